@@ -1,0 +1,25 @@
+"""Mean absolute error between probabilities and the one-hot label (PromptMAE)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mean_absolute_error(logits: Tensor, target: Tensor) -> Tensor:
+    """``sum_k |p_k - onehot(y)_k| = 2 (1 - p_y)`` with ``p = softmax(logits)``, per sample.
+
+    Source: Ghosh et al., "Robust Loss Functions under Label Noise for Deep Neural Networks", AAAI
+    2017; as PromptMAE in NLPrompt, Pan et al., CVPR 2025.
+
+    Args:
+        logits: [n, C].
+        target: class indices, [n].
+
+    Returns:
+        Loss values in [0, 2], [n].
+    """
+    log_p = F.log_softmax(logits, dim=-1).gather(1, target[:, None])[:, 0]
+    # expm1 keeps the small values of confident samples exact, where 1 - p would round to 0.
+    return -2.0 * torch.expm1(log_p)

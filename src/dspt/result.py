@@ -1,0 +1,180 @@
+"""What a run leaves behind: the versioned schema of ``result.json``.
+
+Every field that a reader of a result could ask for is here and typed; ``docs/result-schema.md``
+explains them in words. Accuracies and rates are fractions in [0, 1]; times are seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dspt.configuration import FitConfig
+from dspt.errors import UserError
+from dspt.files import write_text
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class BackboneInfo(_Record):
+    """The frozen model that the prompt was trained for."""
+
+    name: str
+    pretrained: str | None = Field(description="tag or file name of the weights; null if none")
+    fingerprint: str = Field(description="SHA-256 over names, types and bytes of all weights")
+    embed_dim: int
+    image_size: tuple[int, int]
+    context_length: int
+    logit_scale: float = Field(description="the factor on the cosine, exp of the model's parameter")
+    precision: str
+    text_path: Literal["shared-prefix", "open_clip"] = Field(
+        description="our exact prefix-sharing engine, or open_clip's own forward pass"
+    )
+
+
+class DataInfo(_Record):
+    """What was trained and tested on. File names are in labels.csv beside the result."""
+
+    name: str
+    class_names: list[str]
+    shots: int | None = Field(description="pictures per class; null means all")
+    n_train: int
+    n_test: int
+    train_per_class: list[int]
+    test_source: Literal["split", "holdout", "none"]
+
+
+class NoiseInfo(_Record):
+    """The labels that training saw, against the labels taken as true."""
+
+    spec: str
+    true_labels_known: bool
+    n_wrong: int | None
+    realised_rate: float | None
+    transition: list[list[int]] | None = Field(
+        description="counts [true class][given class]; null when the truth is unknown"
+    )
+
+
+class Evaluation(_Record):
+    """Top-1 accuracy and calibration on one set of pictures."""
+
+    n: int
+    accuracy: float
+    interval: tuple[float, float] = Field(description="95 % Wilson interval of the accuracy")
+    calibration_error: float = Field(description="expected calibration error, 15 equal-width bins")
+    mean_confidence: float
+    per_class_accuracy: list[float | None] = Field(description="null where a class has no picture")
+    per_class_n: list[int]
+
+
+class ZeroShot(_Record):
+    """The untrained model with a hand-written template: what must not be lost."""
+
+    template: str
+    test: Evaluation | None
+    train_accuracy_given: float
+    train_accuracy_true: float | None
+
+
+class EpochMetrics(_Record):
+    """One line of metrics.jsonl, measured with the prompt as it stands after the epoch.
+
+    Epoch 0 is the untrained start. Gradient norms are means over samples of the norm of the
+    derivative of the per-sample loss by the logits, apart for rightly and wrongly labelled ones.
+    """
+
+    epoch: int
+    lr: float | None = Field(description="learning rate of the epoch; null for the start")
+    train_loss: float | None = Field(description="mean over the epoch's batches; null at the start")
+    accuracy_given: float
+    accuracy_true: float | None
+    accuracy_test: float | None
+    gradient_norm_clean: float | None
+    gradient_norm_mislabelled: float | None
+
+
+class Timing(_Record):
+    """Wall-clock seconds of the process that finished the run."""
+
+    image_features: float
+    training: float
+    total: float
+    device: str
+    threads: int
+
+
+class Environment(_Record):
+    """Where the numbers come from."""
+
+    dspt: str
+    torch: str
+    open_clip: str
+    python: str
+    platform: str
+    processor_count: int
+
+
+class RunResult(_Record):
+    """``result.json`` of one run."""
+
+    schema_version: Literal[1] = 1
+    config: FitConfig
+    backbone: BackboneInfo
+    data: DataInfo
+    noise: NoiseInfo
+    zero_shot: ZeroShot
+    epochs: list[EpochMetrics]
+    final: Evaluation | None = Field(description="on the test pictures; null without any")
+    context_fingerprint: str = Field(description="SHA-256 of the trained context vectors")
+    warnings: list[str]
+    time: Timing
+    environment: Environment
+
+    def write(self, path: Path) -> None:
+        """Write atomically as indented JSON."""
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> RunResult:
+        """Read and check.
+
+        Raises:
+            UserError: when the file is missing, is no JSON, or does not fit the schema.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot read {path}: {error}; is it the folder of a finished run?"
+            ) from None
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise UserError(
+                f"{path} is not a result of this version: {field}: {first['msg']}; "
+                "run `dspt fit` again with --overwrite"
+            ) from None
+
+
+class Suspect(_Record):
+    """A training sample, ordered by how much gradient its given label was refused.
+
+    ``suppression`` is 1 - |dL_DSPT/dz| / |dL_CE/dz| in [0, 1]: near 1 for a label that the trained
+    model confidently contradicts, near 0 for one it agrees with.
+    """
+
+    id: str = Field(description="relative path or row of the picture")
+    given: int
+    proposed: int = Field(description="the class that the trained model prefers")
+    zero_shot: int = Field(description="the class that the untrained model prefers")
+    true: int | None
+    probability_given: float
+    probability_proposed: float
+    suppression: float
