@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from tests.data.made import ids, named_labels, put, refusal
+
+from dspt.data import load_dataset
+
+
+def test_class_folders_alone(tmp_path: Path) -> None:
+    put(tmp_path, "tabby_cat/b.jpg", "tabby_cat/a.PNG", "Zebra/deep/er/1.TIFF", "Zebra/2.webp")
+    dataset = load_dataset(tmp_path, holdout=0)
+    assert dataset.name == tmp_path.name
+    assert dataset.class_names == ("Zebra", "tabby cat")
+    assert dataset.test_source == "none"
+    assert set(dataset.splits) == {"train"}
+    assert named_labels(dataset, "train") == {
+        "Zebra/2.webp": "Zebra",
+        "Zebra/deep/er/1.TIFF": "Zebra",
+        "tabby_cat/a.PNG": "tabby cat",
+        "tabby_cat/b.jpg": "tabby cat",
+    }
+    assert dataset.images.read(3) == (tmp_path / "tabby_cat/b.jpg").read_bytes()
+    assert ids(dataset, "train") == sorted(ids(dataset, "train"))
+
+
+def test_only_visible_pictures_count(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/1.jpg", "a/.2.jpg", "a/._1.jpg", "a/.cache/3.jpg", ".git/4.jpg")
+    put(tmp_path, "__MACOSX/a/1.jpg", "loose.jpg")
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    dataset = load_dataset(tmp_path, holdout=0)
+    assert ids(dataset, "train") == ["a/1.jpg", "b/1.jpg"]
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_splits(tmp_path: Path, val: str) -> None:
+    for split in ("train", val, "test"):
+        put(tmp_path, f"{split}/b/1.jpg", f"{split}/a/1.jpg")
+    dataset = load_dataset(tmp_path)
+    assert dataset.test_source == "split"
+    assert dataset.class_names == ("a", "b")
+    assert ids(dataset, "train") == ["train/a/1.jpg", "train/b/1.jpg"]
+    assert ids(dataset, "val") == [f"{val}/a/1.jpg", f"{val}/b/1.jpg"]
+    assert named_labels(dataset, "test") == {"test/a/1.jpg": "a", "test/b/1.jpg": "b"}
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.jpg", "train/2.jpg", "bus/1.jpg")
+    assert load_dataset(tmp_path).class_names == ("bus", "train")
+
+
+def test_links_to_the_users_own_pictures_are_followed(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere", "1.jpg", "cats/2.jpg")
+    put(tmp_path / "set", "a/0.jpg", "b/0.jpg")
+    (tmp_path / "set" / "a" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere" / "cats")
+    (tmp_path / "set" / "b" / "loop").symlink_to(tmp_path / "set")
+    dataset = load_dataset(tmp_path / "set", holdout=0)
+    assert ids(dataset, "train") == ["a/0.jpg", "a/1.jpg", "b/0.jpg", "c/2.jpg"]
+    assert all(dataset.images.read(i) for i in range(4))
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["a/1.jpg", "b/x.txt"], "no picture in b; add some or remove the folder"),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg"], "only in train/: b"),
+        (["train/a/1.jpg", "test/a/1.jpg", "test/b/1.jpg"], "only in test/: b"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], "only in val/: c; only in train/: a"),
+        (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "both val/ and valid/"),
+        (["test/a/1.jpg", "test/b/1.jpg"], "has test/ but no train/"),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/1.jpg"], "also pictures in test/"),
+        (["train/a/1.jpg", "train/b/1.jpg", "bus/1.jpg"], "also pictures in bus/"),
+        (["train/1.jpg", "test/1.jpg"], "must hold one folder a class"),
+        (["a/1.jpg"], "at least two classes, found 1 (a)"),
+        (["a_b/1.jpg", "a b/1.jpg"], 'two classes are called "a b"'),
+        (["1.jpg", "2.jpg"], "no data set in this folder"),
+        (["a/b\n.jpg", "c/1.jpg"], r"file name 'a/b\n.jpg' holds odd characters"),
+    ],
+)
+def test_refusals(tmp_path: Path, names: list[str], reason: str) -> None:
+    put(tmp_path, *names)
+    assert reason in refusal(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
+def test_a_file_name_of_stray_bytes_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/1.jpg")
+    stray = os.fsencode(tmp_path / "a") + b"/\xff.jpg"
+    Path(os.fsdecode(stray)).write_bytes(b"")
+    assert r"\udcff.jpg' holds odd characters" in refusal(tmp_path)
+
+
+def test_column_options_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/1.jpg")
+    assert "split_column 'fold' is for tables" in refusal(tmp_path, split_column="fold")
