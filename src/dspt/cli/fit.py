@@ -1,0 +1,210 @@
+"""``dspt fit``: train a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dspt.cli import console, options
+from dspt.errors import UserError
+
+if TYPE_CHECKING:
+    from dspt.result import RunResult
+
+_PROMPT = "Prompt"
+_RECIPE = "Training recipe (defaults: CoOp's)"
+
+
+def command(
+    data: options.Data,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the run. An unfinished run in it is continued.", show_default=False
+        ),
+    ],
+    loss: Annotated[str, typer.Option(help="dspt, ce, mae or gce.")] = "dspt",
+    loss_option: Annotated[
+        list[str] | None,
+        typer.Option(help="A loss's own setting, as q=0.5 for gce.", show_default=False),
+    ] = None,
+    shots: Annotated[str, typer.Option(help="Training pictures per class, or 'all'.")] = "16",
+    noise: Annotated[
+        str,
+        typer.Option(
+            help="Wrong labels to make: none, symmetric:RATE or asymmetric:RATE; or column:NAME "
+            "to train on labels that the data itself brings."
+        ),
+    ] = "none",
+    seed: Annotated[int, typer.Option(help="Of the draw, the noise, the start and the order.")] = 1,
+    draw_seed: Annotated[
+        int | None, typer.Option(help="Of the draw alone.", show_default=False)
+    ] = None,
+    noise_seed: Annotated[
+        int | None, typer.Option(help="Of the noise alone.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in --out.")] = False,
+    backbone: options.Backbone = "default",
+    pretrained: options.Pretrained = None,
+    precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    n_ctx: Annotated[
+        int | None,
+        typer.Option(
+            help="Context vectors. [default: 16, or as many as --init has tokens]",
+            rich_help_panel=_PROMPT,
+            show_default=False,
+        ),
+    ] = None,
+    init: Annotated[
+        str,
+        typer.Option(
+            help="'random', or words to start from, as 'a photo of a'.", rich_help_panel=_PROMPT
+        ),
+    ] = "random",
+    class_specific: Annotated[
+        bool,
+        typer.Option(
+            "--class-specific", help="Own context vectors for every class.", rich_help_panel=_PROMPT
+        ),
+    ] = False,
+    position: Annotated[
+        str, typer.Option(help="Class name at the end, middle or front.", rich_help_panel=_PROMPT)
+    ] = "end",
+    epochs: Annotated[int, typer.Option(rich_help_panel=_RECIPE)] = 50,
+    batch_size: Annotated[int, typer.Option(rich_help_panel=_RECIPE)] = 32,
+    lr: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 0.002,
+    momentum: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 0.9,
+    weight_decay: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 5e-4,
+    schedule: Annotated[
+        str, typer.Option(help="cosine or constant.", rich_help_panel=_RECIPE)
+    ] = "cosine",
+    warmup_epochs: Annotated[int, typer.Option(rich_help_panel=_RECIPE)] = 1,
+    warmup_lr: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 1e-5,
+    views: Annotated[
+        int,
+        typer.Option(
+            help="Augmented views per picture to train on; 0 for the picture itself.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 0,
+    template: options.Template = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
+    split_column: options.SplitColumn = None,
+    holdout: options.Holdout = 0.2,
+    cache: options.Cache = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a prompt on pictures whose labels may be wrong.
+
+    The folder --out gets the prompt, the result, the suspicious labels and a report to look at.
+
+    \b
+    [bold]Examples[/]
+    dspt fit my_pictures --out run
+    dspt fit labels.csv --label-column tag --shots all --out run
+    dspt fit caltech-101 --noise symmetric:0.5 --loss ce --seed 2 --out run-ce
+    dspt fit cifar-10n --noise column:worse_label --out run-human
+    dspt fit my_pictures --backbone ViT-B-16 --pretrained openai --init "a photo of a" --out run
+    """
+    from dspt.fitting import fit
+
+    fields: dict[str, Any] = {
+        "loss": loss,
+        "loss_options": _loss_options(loss_option or []),
+        "shots": _shots(shots),
+        "noise": noise,
+        "seed": seed,
+        "pretrained": pretrained,
+        "precision": precision,
+        "prompt": {
+            "n_ctx": n_ctx,
+            "init": init,
+            "class_specific": class_specific,
+            "position": position,
+        },
+        "recipe": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "schedule": schedule,
+            "warmup_epochs": warmup_epochs,
+            "warmup_lr": warmup_lr,
+        },
+        "views": views,
+        "template": template,
+        "image_column": image_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "holdout": holdout,
+    }
+    if draw_seed is not None:
+        fields["draw_seed"] = draw_seed
+    if noise_seed is not None:
+        fields["noise_seed"] = noise_seed
+    run = fit(
+        data,
+        backbone,
+        out=out,
+        overwrite=overwrite,
+        cache=cache,
+        device=device,
+        progress=console.BarProgress(quiet),
+        **fields,
+    )
+    print_result(run.result)
+    console.out.print(f"report: {out / 'report.html'}", soft_wrap=True, markup=False)
+
+
+def print_result(result: RunResult) -> None:
+    """The run in a few lines."""
+    percent = console.percent
+    noise = result.noise
+    wrong = "" if noise.n_wrong is None else f", {noise.n_wrong} of them wrong ({noise.spec})"
+    lines = [
+        f"{result.data.name}: {len(result.data.class_names)} classes, "
+        f"{result.data.n_train} training labels{wrong}"
+    ]
+    if result.final is not None and result.zero_shot.test is not None:
+        zero, final = result.zero_shot.test, result.final
+        low, high = final.interval
+        lines += [
+            f"zero-shot  {percent(zero.accuracy)}  "
+            f"(calibration error {percent(zero.calibration_error)})",
+            f"{result.config.loss:<9}  {percent(final.accuracy)}  "
+            f"(calibration error {percent(final.calibration_error)}; 95 % interval "
+            f"{percent(low)} to {percent(high)} on {final.n} test pictures)",
+        ]
+    else:
+        lines.append("no test pictures, so no accuracy is reported")
+    for line in lines:
+        console.out.print(line, soft_wrap=True, markup=False)
+    for warning in result.warnings:
+        console.err.print(f"warning: {warning}", soft_wrap=True, markup=False)
+
+
+def _shots(text: str) -> int | None:
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"shots: must be a whole number or 'all', not {text!r}") from None
+
+
+def _loss_options(pairs: list[str]) -> dict[str, float]:
+    options = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise UserError(f"loss-option: must look like q=0.5, not {pair!r}")
+    return options

@@ -1,0 +1,1 @@
+"""Training of prompts: recipe, loop over one or many runs, checkpoints."""
