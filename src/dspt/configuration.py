@@ -37,8 +37,10 @@ class PromptConfig(BaseModel):
         min_length=1,
         description='"random" for N(0, 0.02), or words such as "a photo of a"',
     )
-    class_specific: bool = False
-    position: Literal["end", "middle", "front"] = "end"
+    class_specific: bool = Field(False, description="own context vectors for every class")
+    position: Literal["end", "middle", "front"] = Field(
+        "end", description="of the class name among the context vectors"
+    )
 
 
 class FitConfig(BaseModel):
@@ -46,12 +48,14 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str
-    backbone: str = "default"
-    pretrained: str | None = None
+    data: str = Field(description="as given to dspt.load_dataset")
+    backbone: str = Field("default", description="as given to dspt.load_backbone")
+    pretrained: str | None = Field(None, description="tag or file of the weights")
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    loss: str = "dspt"
-    loss_options: dict[str, float] = Field(default_factory=dict)
+    loss: str = Field("dspt", description="a name of dspt.losses")
+    loss_options: dict[str, float] = Field(
+        default_factory=dict, description="the loss's own settings, for example q of gce"
+    )
     shots: int | None = Field(16, ge=1, description="pictures per class; null means all")
     noise: NoiseSpec = NoiseSpec()
     seed: int = Field(1, description="starts the context vectors and orders the batches")
@@ -63,9 +67,9 @@ class FitConfig(BaseModel):
     template: str | None = Field(
         None, description="zero-shot template with {}; default: the data set's own"
     )
-    label_column: str | None = None
-    image_column: str | None = None
-    split_column: str | None = None
+    label_column: str | None = Field(None, description="of a manifest; default: the usual names")
+    image_column: str | None = Field(None, description="of a manifest; default: the usual names")
+    split_column: str | None = Field(None, description="of a manifest; default: the usual name")
     holdout: float = Field(
         0.2, ge=0, lt=1, description="share held out for testing when the data has no test split"
     )

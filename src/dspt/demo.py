@@ -11,17 +11,17 @@ from pathlib import Path
 from dspt.backbones import load_backbone
 from dspt.configuration import build_config
 from dspt.data import load_dataset
-from dspt.files import write_text
+from dspt.files import write_bytes, write_text
 from dspt.fitting import FittedRun, fit_many
 from dspt.progress import Progress, Silent
 from dspt.report import Gallery, render_comparison
-from dspt.run_folder import CONFIG_FILE
+from dspt.report.figures import accuracy_against_noise
+from dspt.run_folder import CHECKPOINT_FILE, REPORT_FILE, claim
 from dspt.thumbnails import thumbnailer
 
 LOSSES = ("ce", "dspt")
 RATES = (0.0, 0.25, 0.5, 0.75)
 GALLERY_RATE = 0.5
-REPORT_FILE = "report.html"
 FIGURE_FILE = "accuracy.png"
 
 
@@ -82,8 +82,16 @@ def run_demo(
     ]
     folders = [out / "runs" / f"{c.loss}-{c.noise}-seed{c.seed}".replace(":", "") for c in configs]
     for config, folder in zip(configs, folders, strict=True):
-        write_text(folder / CONFIG_FILE, config.model_dump_json(indent=1) + "\n")
-    runs = fit_many(configs, dataset, backbone, folders=folders, cache=cache, progress=progress)
+        claim(folder, config, overwrite=True)
+    runs = fit_many(
+        configs,
+        dataset,
+        backbone,
+        folders=folders,
+        checkpoint=out / CHECKPOINT_FILE,
+        cache=cache,
+        progress=progress,
+    )
     shown = {
         run.result.config.loss: run
         for run in reversed(runs)
@@ -112,5 +120,6 @@ def run_demo(
         thumbnail=thumbnailer(dataset),
         command=command,
     )
+    write_bytes(out / FIGURE_FILE, accuracy_against_noise([run.result for run in runs]).png())
     write_text(out / REPORT_FILE, page)
     return Demo(runs, out / REPORT_FILE)

@@ -50,7 +50,10 @@ def wilson_interval(hits: int, n: int, z: float = 1.959963984540054) -> tuple[fl
     p = hits / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and n hits the end is exactly 0 and 1; computed, it is off by a rounding error.
+    low = max(0.0, centre - half) if hits > 0 else 0.0
+    high = min(1.0, centre + half) if hits < n else 1.0
+    return low, high
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor) -> float:

@@ -128,7 +128,7 @@ def extract_features(
         for done, item in enumerate(_in_parallel(load, jobs, workers or os.cpu_count() or 1), 1):
             if item.problem is None:
                 digests[item.row] = item.digest
-                if item.views:
+                if any(item.digest not in stores[view] for view in item.views):
                     waiting.setdefault(item.digest, item)
                     if sum(len(other.tensors) for other in waiting.values()) >= BATCH_SIZE:
                         encode()

@@ -144,9 +144,16 @@ def fit(
         claim(folder, config, overwrite=overwrite)
     if folder is not None and (folder / RESULT_FILE).is_file():
         return _finished(folder, dataset, backbone)
-    return fit_many([config], dataset, backbone, folders=[folder], cache=cache, progress=progress)[
-        0
-    ]
+    (run,) = fit_many(
+        [config],
+        dataset,
+        backbone,
+        folders=[folder],
+        checkpoint=None if folder is None else folder / CHECKPOINT_FILE,
+        cache=cache,
+        progress=progress,
+    )
+    return run
 
 
 def fit_many(
@@ -155,6 +162,7 @@ def fit_many(
     backbone: Backbone,
     *,
     folders: Sequence[Path | None] | None = None,
+    checkpoint: Path | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> list[FittedRun]:
@@ -168,6 +176,8 @@ def fit_many(
         dataset: loaded once.
         backbone: loaded once.
         folders: where each run's files go, None for nowhere.
+        checkpoint: file that keeps the unfinished training of all runs after every epoch; a call
+            with the same runs goes on from it. None for no such file.
         cache: folder for image features.
         progress: where to report to.
 
@@ -186,7 +196,6 @@ def fit_many(
     runs = [_training_run(d, dataset, backbone, features, test) for d in draws]
     engine = _engine(configs, dataset, backbone, runs)
     identity = _identity(draws, dataset, backbone)
-    checkpoint = places[0] / CHECKPOINT_FILE if len(configs) == 1 and places[0] else None
 
     def save(state: TrainingState) -> None:
         for place, records in zip(places, state.metrics, strict=True):
@@ -376,13 +385,14 @@ def _engine(
             config.prompt.class_specific,
             config.recipe,
             config.views,
+            len(run.given),
         )
         for run, config in zip(runs, configs, strict=True)
     }
     if len(shapes) > 1:
         raise UserError(
             "runs trained side by side must agree in prompt (n_ctx, position, class_specific), "
-            "recipe and views; fit them one by one"
+            "recipe, views and number of training pictures; fit them one by one"
         )
     prompt = configs[0].prompt
     return text_engine(

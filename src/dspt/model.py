@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from dspt.backbones import Backbone, load_backbone
@@ -165,22 +165,22 @@ class PromptModel:
         if file.is_dir():
             file = file / PROMPT_FILE
         about, context = _read(file)
-        wanted = about["backbone"]
+        wanted = about.backbone
         if backbone is None:
             backbone = load_backbone(
-                wanted["name"], wanted["pretrained"], device=device, precision=wanted["precision"]
+                wanted.name, wanted.pretrained, device=device, precision=wanted.precision
             )
-        if backbone.fingerprint != wanted["fingerprint"]:
+        if backbone.fingerprint != wanted.fingerprint:
             raise UserError(
-                f"{file} was trained for {wanted['name']} with weights "
-                f"{wanted['fingerprint'][:12]}, "
+                f"{file} was trained for {wanted.name} with weights "
+                f"{wanted.fingerprint[:12]}, "
                 f"but the weights of {backbone.name} are {backbone.fingerprint[:12]}; "
                 "use the same weights or train again"
             )
         return cls(
             backbone=backbone,
-            class_names=tuple(about["class_names"]),
-            prompt=PromptConfig.model_validate(about["prompt"]),
+            class_names=about.class_names,
+            prompt=about.prompt,
             context=context.to(backbone.device),
         )
 
@@ -190,7 +190,33 @@ def context_fingerprint(context: Tensor) -> str:
     return hashlib.sha256(context.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
 
 
-def _read(file: Path) -> tuple[dict[str, Any], Tensor]:
+class _BackboneReference(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    pretrained: str | None
+    precision: str
+    fingerprint: str
+
+
+class _About(BaseModel):
+    """What a prompt file says of itself; files come from anywhere, so it is checked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    class_names: tuple[str, ...] = Field(min_length=2)
+    prompt: PromptConfig
+    backbone: _BackboneReference
+    sha256: str
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of the context vectors, but for their width."""
+        classes = (len(self.class_names),) if self.prompt.class_specific else ()
+        return (*classes, self.prompt.n_ctx)
+
+
+def _read(file: Path) -> tuple[_About, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -203,12 +229,20 @@ def _read(file: Path) -> tuple[dict[str, Any], Tensor]:
                     f"{file} is no prompt of this version (format {header.get('format')!r}, "
                     f"expected {FORMAT!r}); train again with `dspt fit`"
                 )
-            about = json.loads(header["about"])
+            about = _About.model_validate_json(header["about"])
             context = stored.get_tensor("context")
-        damaged = context_fingerprint(context) != about["sha256"]
+        damaged = tuple(context.shape[:-1]) != about.shape or (
+            context_fingerprint(context) != about.sha256
+        )
+    except UserError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its header"
+        raise UserError(
+            f"{file} is damaged ({where}: {first['msg']}); train again with `dspt fit`"
+        ) from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{file} is damaged ({error}); train again with `dspt fit`") from None
     if damaged:
         raise UserError(f"{file} is damaged (its checksum differs); train again with `dspt fit`")

@@ -49,8 +49,10 @@ class NoiseSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["none", "symmetric", "asymmetric", "column"] = "none"
-    rate: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
-    column: str | None = Field(default=None, min_length=1)
+    rate: float = Field(
+        default=0.0, ge=0, le=1, allow_inf_nan=False, description="share of wrong labels of a flip"
+    )
+    column: str | None = Field(default=None, min_length=1, description="name, for kind column")
 
     @model_validator(mode="after")
     def _check_consistent(self) -> NoiseSpec:

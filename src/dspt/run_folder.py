@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Sequence
@@ -62,13 +63,27 @@ def refuse_other_run(folder: Path, config: FitConfig) -> None:
         )
 
 
-def claim(folder: Path, config: FitConfig, *, overwrite: bool) -> None:
-    """Make the folder this run's own; with ``overwrite``, what another run left is removed."""
+def claim(folder: Path, config: FitConfig, *, overwrite: bool) -> bool:
+    """Make the folder this run's own; with ``overwrite``, what another run left is removed.
+
+    Returns:
+        Whether the run is new there, that is, nothing of it is to be continued.
+    """
     if overwrite:
         for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
-    if not (folder / CONFIG_FILE).is_file():
+    new = not (folder / CONFIG_FILE).is_file()
+    if new:
         write_text(folder / CONFIG_FILE, config.model_dump_json(indent=1) + "\n")
+    return new
+
+
+def release(folder: Path) -> None:
+    """Undo a claim: remove the run's files, and the folder if nothing else is in it."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def write_labels(

@@ -125,9 +125,10 @@ def take_text_tower(model: nn.Module) -> TextTower:
     eos_id: Any
     text: Any = getattr(model, "text", None)
     if type(model) is models.CLIP:
-        owner, pooling, eos_id = model, str(model.text_pool_type), model.text_eos_id
+        owner, pooling = model, str(model.text_pool_type)
+        eos_id = getattr(model, "text_eos_id", None)  # open_clip before 3.1 has no "eos" pooling
     elif type(model) is models.CustomTextCLIP and type(text) is TextTransformer:
-        owner, pooling, eos_id = text, text.pool_type, text.eos_id
+        owner, pooling, eos_id = text, text.pool_type, getattr(text, "eos_id", None)
         if owner.cls_emb is not None:
             raise UnsupportedTower("it appends a class token to the text")
         if owner.use_pad_mask:

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(arguments, prog_name="dspt", standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="dspt", standalone_mode=False)
     except _UsageError as error:
         where = error.ctx.command_path if error.ctx else "dspt"
         console.say_error(f"{error.format_message()} (see {where} --help)")

@@ -19,8 +19,8 @@ from rich.progress import (
 
 from dspt.progress import Advance
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say_error(text: str) -> None:
@@ -52,6 +52,7 @@ class BarProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=err,
+            redirect_stdout=False,  # or what goes to a file would land on the terminal
         )
         with bar:
             number = bar.add_task(escape(description), total=None)

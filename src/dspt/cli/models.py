@@ -39,5 +39,5 @@ def command(
         return
     for name, known in found.items():
         note = "ships with dspt, works offline" if name == "default" else ", ".join(known)
-        line = f"{name:<44} {note or 'no weights; train-from-random or a checkpoint file'}"
+        line = f"{name:<44} {note or 'no tag; give a checkpoint file'}"
         console.out.print(line, soft_wrap=True, markup=False)

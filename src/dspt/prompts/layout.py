@@ -65,11 +65,11 @@ def build_layout(
     all_ids, all_slots = [], []
     for name, bare, row in zip(class_names, named, stopped, strict=True):
         used = frame.content_length(row)
-        # The name's own tokens are what "name" and "name." begin with alike; a tokenizer that drops
-        # punctuation makes them equal to the end.
-        differs = (bare != row).nonzero()
-        after_name = int(differs[0]) if len(differs) else used - frame.trail
-        name_length = after_name - frame.lead
+        name_length = frame.content_length(bare) - frame.trail - frame.lead
+        after_name = frame.lead + name_length
+        if not torch.equal(bare[:after_name], row[:after_name]):
+            # "c++." is "c", "+", "+.": the stop has become part of the name's last word.
+            after_name = used - frame.trail
         if name_length < 1:
             raise UserError(f"class {name!r}: the tokenizer makes no token of this name; rename it")
         if used + n_ctx > frame.length:

@@ -32,13 +32,12 @@ from dspt.prompts.layout import PromptLayout
 class _Group:
     """Classes whose own parts have the same length, side by side in the packed row."""
 
-    start: int  # first token in the packed row
     classes: int
     length: int
 
     @property
-    def tokens(self) -> slice:
-        return slice(self.start, self.start + self.classes * self.length)
+    def tokens(self) -> int:
+        return self.classes * self.length
 
 
 class SharedPrefixEngine:
@@ -101,10 +100,9 @@ class SharedPrefixEngine:
         x = self._embed(context)
         *inner, last = self.tower.blocks
         for depth, block in enumerate(inner):
-            qkv = self._project_qkv(block, x, first=depth == 0)
-            attended = torch.cat([self._attend_prefix(qkv), self._attend_own(qkv)], dim=1)
+            attended = self._attend(self._project_qkv(block, x, first=depth == 0))
             x = block.mlp(x + F.linear(attended, block.out_weight, block.out_bias))
-        x = self._last_layer(last, x, first=not inner)
+        x = self._last_layer(last, x)
         features = self.tower.project(x[:, self._unsort])
         return F.normalize(
             features if features.dtype == torch.float64 else features.float(), dim=-1
@@ -128,38 +126,37 @@ class SharedPrefixEngine:
         """[K, n, W] -> [K, H, n, W / H]."""
         return x.unflatten(-1, (self.tower.heads, -1)).transpose(1, 2)
 
-    def _attend_prefix(self, qkv: Tensor) -> Tensor:
-        """Attention of the shared tokens among themselves, [K, P, W]."""
-        q, k, v = (self._heads(part) for part in qkv[:, : self._prefix].chunk(3, dim=-1))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return out.transpose(1, 2).flatten(2)
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Attention of all tokens, [K, P + T, 3 W] -> [K, P + T, W].
 
-    def _attend_own(self, qkv: Tensor) -> Tensor:
-        """Attention of every class's own tokens to the shared ones and to each other, [K, T, W]."""
-        _, prefix_k, prefix_v = (self._heads(p) for p in qkv[:, : self._prefix].chunk(3, dim=-1))
-        outputs = []
-        for group in self._groups:
-            q, k, v = (
-                self._heads(p) for p in qkv[:, self._prefix :][:, group.tokens].chunk(3, dim=-1)
-            )
+        The shared tokens see each other; a class's own tokens see the shared ones and each other.
+        """
+        # One split for all: its gradient is one concatenation, where slices would each fill a
+        # whole row with zeros.
+        shared, *own = qkv.split([self._prefix, *(group.tokens for group in self._groups)], dim=1)
+        q, prefix_k, prefix_v = (self._heads(part) for part in shared.chunk(3, dim=-1))
+        outputs = [F.scaled_dot_product_attention(q, prefix_k, prefix_v, is_causal=True)]
+        for group, part in zip(self._groups, own, strict=True):
+            q, k, v = (self._heads(third) for third in part.chunk(3, dim=-1))
             n = group.length
             hidden = torch.ones(n, n, dtype=torch.bool, device=q.device).triu_(1)
             outputs.append(_split_attention(q, prefix_k, prefix_v, k, v, group.classes, hidden))
         return torch.cat(outputs, dim=2).transpose(1, 2).flatten(2)
 
-    def _last_layer(self, block: TextBlock, x: Tensor, *, first: bool) -> Tensor:
+    def _last_layer(self, block: TextBlock, x: Tensor) -> Tensor:
         """Last layer at the read tokens only, classes ordered by length, [K, C, W]."""
         width = self.tower.width
-        read = x[:, self._prefix :][:, self._last]
+        read = x[:, self._prefix + self._last]
         q = F.linear(block.ln_1(read), block.qkv_weight[:width], block.qkv_bias[:width])
         kv = F.linear(block.ln_1(x), block.qkv_weight[width:], block.qkv_bias[width:])
-        prefix_k, prefix_v = (self._heads(p) for p in kv[:, : self._prefix].chunk(2, dim=-1))
-        outputs, done = [], 0
-        for group in self._groups:
-            k, v = (self._heads(p) for p in kv[:, self._prefix :][:, group.tokens].chunk(2, dim=-1))
-            queries = self._heads(q[:, done : done + group.classes])
-            outputs.append(_split_attention(queries, prefix_k, prefix_v, k, v, group.classes, None))
-            done += group.classes
+        shared, *own = kv.split([self._prefix, *(group.tokens for group in self._groups)], dim=1)
+        prefix_k, prefix_v = (self._heads(part) for part in shared.chunk(2, dim=-1))
+        queries = q.split([group.classes for group in self._groups], dim=1)
+        outputs = []
+        for group, asking, part in zip(self._groups, queries, own, strict=True):
+            k, v = (self._heads(half) for half in part.chunk(2, dim=-1))
+            asked = self._heads(asking)
+            outputs.append(_split_attention(asked, prefix_k, prefix_v, k, v, group.classes, None))
         attended = torch.cat(outputs, dim=2).transpose(1, 2).flatten(2)
         return block.mlp(read + F.linear(attended, block.out_weight, block.out_bias))
 
@@ -210,10 +207,5 @@ def _shared_length(ids: Tensor, slots: Tensor, class_specific: bool, most: int) 
 
 
 def _groups(sorted_lengths: Tensor) -> list[_Group]:
-    groups, start = [], 0
-    for length, count in zip(
-        *torch.unique_consecutive(sorted_lengths, return_counts=True), strict=True
-    ):
-        groups.append(_Group(start, int(count), int(length)))
-        start += int(count) * int(length)
-    return groups
+    lengths, counts = torch.unique_consecutive(sorted_lengths, return_counts=True)
+    return [_Group(int(count), int(length)) for length, count in zip(lengths, counts, strict=True)]

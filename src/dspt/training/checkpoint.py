@@ -61,5 +61,5 @@ def load_checkpoint(path: Path, identity: str, device: torch.device) -> Training
                 momentum=stored.get_tensor("momentum").to(device),
                 metrics=metrics,
             )
-    except (SafetensorError, KeyError, ValueError):
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         return None

@@ -149,9 +149,8 @@ def train(
                 f"lower recipe.lr (now {recipe.lr}) or use precision fp32"
             )
         buffer = optimizer.state[context]["momentum_buffer"]
-        state = TrainingState(
-            epoch + 1, context.detach().clone(), buffer.detach().clone(), state.metrics
-        )
+        history = [list(records) for records in state.metrics]  # states handed out stay as they are
+        state = TrainingState(epoch + 1, context.detach().clone(), buffer.detach().clone(), history)
         _record(state, engine, logit_scale, runs, lr=lr, losses=losses.tolist())
         if on_epoch:
             on_epoch(state)
