@@ -48,6 +48,6 @@ def test_the_python_examples_of_readme_run(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "Suspect(" in done.stdout
+    assert "suppression=" in done.stdout
     assert "Prediction(" in done.stdout
     assert (tmp_path / "run" / "report.html").is_file()

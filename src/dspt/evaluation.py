@@ -42,6 +42,11 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
     )
 
 
+def share(hits: Tensor) -> float:
+    """Exact share of true values in [n] of bool, n >= 1."""
+    return int(hits.sum()) / len(hits)
+
+
 def wilson_interval(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson score interval of a proportion; ``z`` = 1.96 gives 95 %.
 

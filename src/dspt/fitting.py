@@ -26,7 +26,7 @@ from dspt.backbones import Backbone, load_backbone
 from dspt.configuration import FitConfig, build_config
 from dspt.data import ImageDataset, draw_shots, load_dataset
 from dspt.errors import UserError
-from dspt.evaluation import evaluate
+from dspt.evaluation import evaluate, share
 from dspt.features import extract_features
 from dspt.files import write_text
 from dspt.losses import PerSampleLoss, per_sample_loss
@@ -54,6 +54,7 @@ from dspt.run_folder import (
     claim,
     read_suspects,
     refuse_other_run,
+    release,
     write_labels,
     write_suspects,
 )
@@ -140,19 +141,25 @@ def fit(
             advance(1, 1)
     if backbone.text_note:
         progress.note(backbone.text_note)
-    if folder is not None:
-        claim(folder, config, overwrite=overwrite)
-    if folder is not None and (folder / RESULT_FILE).is_file():
+    if folder is None:
+        return fit_many([config], dataset, backbone, cache=cache, progress=progress)[0]
+    new = claim(folder, config, overwrite=overwrite)
+    if (folder / RESULT_FILE).is_file():
         return _finished(folder, dataset, backbone)
-    (run,) = fit_many(
-        [config],
-        dataset,
-        backbone,
-        folders=[folder],
-        checkpoint=None if folder is None else folder / CHECKPOINT_FILE,
-        cache=cache,
-        progress=progress,
-    )
+    try:
+        (run,) = fit_many(
+            [config],
+            dataset,
+            backbone,
+            folders=[folder],
+            checkpoint=folder / CHECKPOINT_FILE,
+            cache=cache,
+            progress=progress,
+        )
+    except UserError:
+        if new:  # or the call would be refused as another run's settings once it is mended
+            release(folder)
+        raise
     return run
 
 
@@ -471,9 +478,9 @@ def _finish(
         zero_shot=ZeroShot(
             template=template,
             test=zero_test,
-            train_accuracy_given=_share(zero_logits.argmax(1) == run.given),
+            train_accuracy_given=share(zero_logits.argmax(1) == run.given),
             train_accuracy_true=(
-                None if run.true is None else _share(zero_logits.argmax(1) == run.true)
+                None if run.true is None else share(zero_logits.argmax(1) == run.true)
             ),
         ),
         epochs=state.metrics[number],
@@ -512,10 +519,6 @@ def _collapse_warnings(
             "a class that the prior does not know is hard to learn"
         )
     return warnings
-
-
-def _share(hits: Tensor) -> float:
-    return float(hits.float().mean())
 
 
 def _environment() -> Environment:

@@ -142,7 +142,8 @@ class PromptModel:
             },
             "sha256": context_fingerprint(context),
         }
-        header = {"format": FORMAT, "about": json.dumps(about, sort_keys=True)}
+        # One entry: safetensors writes several in random order, and equal prompts are equal files.
+        header = {FORMAT: json.dumps(about, sort_keys=True)}
         with atomic_path(path) as temporary:
             save_file({"context": context}, temporary, metadata=header)
 
@@ -224,12 +225,12 @@ def _read(file: Path) -> tuple[_About, Tensor]:
     try:
         with safe_open(file, framework="pt") as stored:
             header = stored.metadata() or {}
-            if header.get("format") != FORMAT:
+            if FORMAT not in header:
                 raise UserError(
-                    f"{file} is no prompt of this version (format {header.get('format')!r}, "
-                    f"expected {FORMAT!r}); train again with `dspt fit`"
+                    f"{file} is no prompt of this version (no {FORMAT!r} in its header); train "
+                    "again with `dspt fit`"
                 )
-            about = _About.model_validate_json(header["about"])
+            about = _About.model_validate_json(header[FORMAT])
             context = stored.get_tensor("context")
         damaged = tuple(context.shape[:-1]) != about.shape or (
             context_fingerprint(context) != about.sha256

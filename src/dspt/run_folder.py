@@ -69,9 +69,8 @@ def claim(folder: Path, config: FitConfig, *, overwrite: bool) -> bool:
     Returns:
         Whether the run is new there, that is, nothing of it is to be continued.
     """
-    if overwrite:
-        for name in RUN_FILES:
-            (folder / name).unlink(missing_ok=True)
+    if overwrite and folder.is_dir():
+        _remove_run_files(folder)
     new = not (folder / CONFIG_FILE).is_file()
     if new:
         write_text(folder / CONFIG_FILE, config.model_dump_json(indent=1) + "\n")
@@ -80,10 +79,17 @@ def claim(folder: Path, config: FitConfig, *, overwrite: bool) -> bool:
 
 def release(folder: Path) -> None:
     """Undo a claim: remove the run's files, and the folder if nothing else is in it."""
-    for name in RUN_FILES:
-        (folder / name).unlink(missing_ok=True)
+    _remove_run_files(folder)
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+def _remove_run_files(folder: Path) -> None:
+    try:
+        for name in RUN_FILES:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"out: cannot empty {folder}: {error}; choose another folder") from None
 
 
 def write_labels(

@@ -42,8 +42,12 @@ class TextBlock:
     proj_bias: Tensor
     activation: Callable[[Tensor], Tensor]
 
-    def mlp(self, x: Tensor) -> Tensor:
-        """The block's second half, residual included; acts on every token by itself. [..., W]."""
+    def add_attended(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual of the first half: attention's output [..., W] projected onto x [..., W]."""
+        return x + F.linear(attended, self.out_weight, self.out_bias)
+
+    def add_mlp(self, x: Tensor) -> Tensor:
+        """The second half, residual included; acts on every token by itself, [..., W]."""
         hidden = self.activation(F.linear(self.ln_2(x), self.fc_weight, self.fc_bias))
         return x + F.linear(hidden, self.proj_weight, self.proj_bias)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dspt.errors import UserError
+from dspt.evaluation import share
 from dspt.losses import PerSampleLoss, logit_gradient_norm
 from dspt.prompts import TextEngine
 from dspt.result import EpochMetrics
@@ -215,16 +216,14 @@ def _record(
         test = None
         if len(run.test_labels):
             test_logits = run.test_features @ features[number].t()
-            test = _mean((test_logits.argmax(dim=1) == run.test_labels).float())
+            test = share(test_logits.argmax(dim=1) == run.test_labels)
         state.metrics[number].append(
             EpochMetrics(
                 epoch=state.epoch,
                 lr=lr,
                 train_loss=None if losses is None else losses[number],
-                accuracy_given=float((predicted == run.given).float().mean()),
-                accuracy_true=(
-                    None if run.true is None else float((predicted == run.true).float().mean())
-                ),
+                accuracy_given=share(predicted == run.given),
+                accuracy_true=None if run.true is None else share(predicted == run.true),
                 accuracy_test=test,
                 gradient_norm_clean=clean,
                 gradient_norm_mislabelled=wrong,

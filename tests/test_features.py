@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tests.tiny import (
+    Pictures,
+    count_encoded,
+    draw,
+    encoded,
+    files_of,
+    some_pictures,
+    write_model,
+)
+
+from dspt.backbones import Backbone, load_backbone
+from dspt.data import open_image
+from dspt.features import BATCH_SIZE, augment, default_cache, extract_features
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return load_backbone(write_model(tmp_path_factory.mktemp("tiny") / "model"), device="cpu")
+
+
+def shards(cache: Path) -> list[Path]:
+    return sorted(cache.rglob("*.safetensors"))
+
+
+def test_values_are_the_models_own(backbone: Backbone, tmp_path: Path) -> None:
+    images = some_pictures(70)
+    found = extract_features(backbone, images, [3, 69, 0], cache=tmp_path)
+    assert found.values.shape == (3, 1, 16)
+    for row, index in enumerate([3, 69, 0]):
+        picture = open_image(images.read(index), "")
+        direct = backbone.encode_image(backbone.preprocess(picture)[None])[0]
+        torch.testing.assert_close(found.values[row, 0], direct, rtol=0, atol=2e-6)
+    assert found.readable.all()
+    assert found.unreadable == []
+
+
+def test_a_second_call_reads_the_cache(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_pictures(40)
+    first = extract_features(backbone, images, range(40), cache=tmp_path)
+    rows = count_encoded(monkeypatch)
+    again = extract_features(backbone, images, range(39, -1, -1), cache=tmp_path)
+    assert rows() == 0
+    assert torch.equal(again.values, first.values.flip(0))
+
+
+def test_the_same_bytes_under_another_name_are_known(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extract_features(
+        backbone, Pictures({"a.png": encoded(draw("red", 1))}), [0], cache=tmp_path
+    )
+    rows = count_encoded(monkeypatch)
+    renamed = Pictures({"b/c.png": encoded(draw("red", 1)), "a.png": encoded(draw("red", 2))})
+    again = extract_features(backbone, renamed, [0, 1], cache=tmp_path)
+    assert rows() == 1
+    assert torch.equal(again.values[0], first.values[0])
+    assert not torch.equal(again.values[1], first.values[0])
+
+
+def test_other_weights_or_preprocessing_are_not_mixed(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_pictures(3)
+    extract_features(backbone, images, range(3), cache=tmp_path / "cache")
+    rows = count_encoded(monkeypatch)
+    for number, fields in enumerate(({"seed": 1}, {"mean": 0.4}), 1):
+        folder = write_model(tmp_path / f"model{number}", **fields)  # type: ignore[arg-type]
+        other = load_backbone(folder, device="cpu")
+        extract_features(other, images, range(3), cache=tmp_path / "cache")
+        assert rows() == 3 * number
+    half = load_backbone(backbone.name, device="cpu", precision="bf16")
+    extract_features(half, images, range(3), cache=tmp_path / "cache")
+    assert rows() == 9
+    extract_features(backbone, images, range(3), cache=tmp_path / "cache")
+    assert rows() == 9
+
+
+def test_a_model_with_the_same_image_tower_shares_the_cache(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_pictures(3)
+    extract_features(backbone, images, range(3), cache=tmp_path / "cache")
+    moved = write_model(tmp_path / "moved")
+    file = tmp_path / "moved" / "open_clip_model.safetensors"
+    state = load_file(file)
+    state["logit_scale"] += 1  # the text side plays no part in an image's feature
+    save_file(state, file)
+    twin = load_backbone(moved, device="cpu")
+    assert twin.fingerprint != backbone.fingerprint
+    rows = count_encoded(monkeypatch)
+    extract_features(twin, images, range(3), cache=tmp_path / "cache")
+    assert rows() == 0
+
+
+@pytest.mark.parametrize("where", ["feature", "digest", "header", "cut", "empty"])
+def test_a_damaged_shard_is_noticed_and_made_again(
+    backbone: Backbone, tmp_path: Path, where: str
+) -> None:
+    images = some_pictures(5)
+    first = extract_features(backbone, images, range(5), cache=tmp_path)
+    (shard,) = shards(tmp_path)
+    content = bytearray(shard.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    stored = content[start:]
+    digests_first = (
+        len(stored) - 5 * 32 if stored[: 5 * 16 * 4] == first.values.numpy().tobytes() else 0
+    )
+    features_at = start if digests_first else start + 5 * 32
+    position = {
+        "feature": features_at + 7,
+        "digest": start + digests_first + 3,
+        "header": 12,
+    }.get(where)
+    if position is not None:
+        content[position] ^= 0x10
+    shard.write_bytes({"cut": content[:-1], "empty": b""}.get(where, content))
+    again = extract_features(backbone, images, range(5), cache=tmp_path)
+    torch.testing.assert_close(again.values, first.values, rtol=0, atol=2e-6)
+
+
+def test_an_interrupted_extraction_keeps_what_was_done(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_pictures(100)
+    whole = extract_features(backbone, images, range(100), cache=tmp_path / "whole")
+
+    def interrupt(done: int, total: int) -> None:
+        assert total == 100
+        if done == BATCH_SIZE + 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(
+            backbone, images, range(100), cache=tmp_path / "cache", on_progress=interrupt
+        )
+    rows = count_encoded(monkeypatch)
+    again = extract_features(backbone, images, range(100), cache=tmp_path / "cache")
+    assert rows() == 100 - BATCH_SIZE
+    assert torch.equal(again.values, whole.values)
+
+
+def test_progress_counts_every_picture(backbone: Backbone, tmp_path: Path) -> None:
+    images = some_pictures(5)
+    images.files["red/2.png"] = b"broken"
+    seen: list[tuple[int, int]] = []
+    extract_features(
+        backbone, images, range(5), cache=tmp_path, on_progress=lambda *a: seen.append(a)
+    )
+    assert seen == [(i, 5) for i in range(1, 6)]
+
+
+def test_unreadable_pictures_are_named_and_left_zero(backbone: Backbone, tmp_path: Path) -> None:
+    images = some_pictures(6)
+    images.files["red/1.png"] = b""
+    images.files["red/4.png"] = images.files["red/4.png"][:60]
+    for _ in range(2):  # the second time from the cache
+        found = extract_features(backbone, images, range(6), cache=tmp_path, views=1)
+        assert found.readable.tolist() == [True, False, True, True, False, True]
+        assert not found.values[[1, 4]].any()
+        assert found.values[found.readable].any(-1).all()
+        assert ["red/1.png" in found.unreadable[0], "red/4.png" in found.unreadable[1]] == [
+            True
+        ] * 2
+        assert len(found.unreadable) == 2
+
+
+def test_nothing_to_do(backbone: Backbone, tmp_path: Path) -> None:
+    found = extract_features(backbone, some_pictures(1), [], cache=tmp_path)
+    assert found.values.shape == (0, 1, 16)
+    assert files_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize("apart", [1, BATCH_SIZE + 1, 2 * BATCH_SIZE])
+def test_the_same_picture_twice_is_encoded_once(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: int
+) -> None:
+    loaded = threading.Event()
+
+    class Watched(Pictures):
+        def read(self, i: int) -> bytes:
+            if i > apart:  # with one worker, the twin was loaded before
+                loaded.set()
+            return super().read(i)
+
+    images = Watched(some_pictures(80).files)
+    images.files[images.key(apart)] = images.files[images.key(0)]
+    rows = count_encoded(monkeypatch)
+    counting = Backbone.encode_image
+
+    def late(self: Backbone, batch: torch.Tensor) -> torch.Tensor:
+        assert loaded.wait(60)
+        return counting(self, batch)
+
+    monkeypatch.setattr(Backbone, "encode_image", late)
+    found = extract_features(backbone, images, [*range(80), 0], cache=tmp_path, workers=1)
+    assert rows() == 79
+    assert torch.equal(found.values[0], found.values[apart])
+    assert torch.equal(found.values[0], found.values[80])
+
+
+def test_views_are_always_the_same_and_differ_from_each_other(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 50, 40, 3), dtype=np.uint8)
+    images = Pictures({f"{i}.png": encoded(Image.fromarray(n)) for i, n in enumerate(noise)})
+    found = extract_features(backbone, images, range(4), views=3, cache=tmp_path / "a")
+    assert found.values.shape == (4, 4, 16)
+    again = extract_features(backbone, images, range(4), views=3, cache=tmp_path / "b", workers=1)
+    assert torch.equal(again.values, found.values)
+    plain = extract_features(backbone, images, range(4), cache=tmp_path / "c")
+    torch.testing.assert_close(found.values[:, 0], plain.values[:, 0], rtol=0, atol=2e-6)
+    for picture in found.values:
+        assert len({tuple(view) for view in picture.tolist()}) == 4
+
+
+def test_more_views_only_add_what_is_missing(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_pictures(5)
+    rows = count_encoded(monkeypatch)
+    for views, total in ((0, 5), (2, 15), (1, 15), (3, 20)):
+        extract_features(backbone, images, range(5), views=views, cache=tmp_path)
+        assert rows() == total
+
+
+def test_augmentation_is_a_pure_function_of_content_and_view() -> None:
+    picture = draw("green", 1, 60)
+    crops = [augment(picture, b"x" * 32, view) for view in range(1, 40)]
+    assert all(np.array_equal(a, augment(picture, b"x" * 32, v)) for v, a in enumerate(crops, 1))
+    assert len({crop.tobytes() for crop in crops}) > 30
+    assert all(crop.size[0] == crop.size[1] <= 60 * 1.2 for crop in crops)
+    assert augment(picture, b"y" * 32, 1).tobytes() != crops[0].tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (7, 3)])
+def test_augmentation_of_odd_shapes(size: tuple[int, int]) -> None:
+    picture = draw("red", 1).resize(size)
+    for view in range(1, 30):
+        crop = augment(picture, b"x" * 32, view)
+        assert crop.size[0] == crop.size[1] >= 1
+
+
+def test_crops_cover_the_areas_of_the_field() -> None:
+    marked = draw("red", 1, 100)
+    sides = np.array([augment(marked, bytes([v]) * 32, 1).size[0] for v in range(250)])
+    assert sides.max() > 95
+    assert sides.min() < 45  # 8 % of the area
+    flips = 0
+    left = draw("white", 1, 100).crop((0, 0, 100, 100))
+    left.paste((0, 0, 0), (0, 0, 50, 100))
+    for v in range(250):
+        pixels = np.asarray(augment(left, bytes([v]) * 32, 1)).mean(axis=(0, 2))
+        flips += int(pixels[0] > pixels[-1] + 50)
+    assert 60 < flips < 180  # half of the crops that straddle the edge
+
+
+def test_few_pictures_are_in_memory_at_once(backbone: Backbone, tmp_path: Path) -> None:
+    lock = threading.Lock()
+
+    class Watched(Pictures):
+        started = finished = most = 0
+
+        def read(self, i: int) -> bytes:
+            with lock:
+                self.started += 1
+                self.most = max(self.most, self.started - self.finished)
+            return super().read(i)
+
+    images = Watched(some_pictures(300).files)
+
+    def progress(done: int, total: int) -> None:
+        images.finished = done
+
+    extract_features(backbone, images, range(300), cache=tmp_path, workers=3, on_progress=progress)
+    assert images.started == 300
+    assert images.most <= 2 * BATCH_SIZE + 3 + 1
+
+
+def test_many_shards_when_there_are_many_pictures(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dspt.features.SHARD_SIZE", 10)
+    images = some_pictures(35)
+    first = extract_features(backbone, images, range(35), cache=tmp_path)
+    assert len(shards(tmp_path)) == 4
+    rows = count_encoded(monkeypatch)
+    assert torch.equal(
+        extract_features(backbone, images, range(35), cache=tmp_path).values, first.values
+    )
+    assert rows() == 0
+    assert all(name.endswith(".safetensors") for name in files_of(tmp_path))  # no temporary files
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    monkeypatch.setenv("DSPT_CACHE", str(tmp_path / "d"))
+    assert default_cache() == tmp_path / "d"
+    monkeypatch.delenv("DSPT_CACHE")
+    assert default_cache() == tmp_path / "x" / "dspt"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache().parts[-2:] == (".cache", "dspt")
