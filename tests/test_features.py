@@ -311,3 +311,13 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert default_cache() == tmp_path / "x" / "dspt"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache().parts[-2:] == (".cache", "dspt")
+
+
+def test_a_feature_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    """Not in a single bit: what the cache already holds must not change a run."""
+    backbone = load_backbone("default")
+    images = some_pictures(40)
+    together = extract_features(backbone, images, range(40), cache=tmp_path / "a").values
+    for start in (0, 5, 39):
+        alone = extract_features(backbone, images, [start], cache=tmp_path / str(start)).values
+        assert torch.equal(alone[0], together[start])

@@ -115,8 +115,8 @@ def page(out: Path, jobs: int) -> str:
         "cell is `dspt fit CALTECH --shots 16 --init START --loss LOSS --noise NOISE --seed SEED`.",
         f"- Code: commit `{commit()}`; {_environment(one)}.",
         f"- Backbone: `{one.backbone.name}`, weights `{one.backbone.fingerprint[:12]}`, logit "
-        f"scale {one.backbone.logit_scale:.2f}; recipe: the defaults (SGD 0.002, momentum 0.9, weight "
-        "decay 5e-4, cosine, one warm-up epoch at 1e-5, batch 32, 50 epochs, last epoch).",
+        f"scale {one.backbone.logit_scale:.2f}; recipe: the defaults (SGD 0.002, momentum 0.9, "
+        "weight decay 5e-4, cosine, one warm-up epoch at 1e-5, batch 32, 50 epochs, last epoch).",
         f"- Training time of one run: median {statistics.median(seconds):.0f} s, one thread each, "
         f"{jobs} runs at once.",
         "",

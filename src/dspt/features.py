@@ -117,7 +117,7 @@ def extract_features(
         if not waiting:
             return
         tensors = [tensor for item in waiting.values() for tensor in item.tensors]
-        encoded = iter(backbone.encode_image(torch.stack(tensors)).cpu())
+        encoded = iter(_encode(backbone, tensors))
         for item in waiting.values():
             for view in item.views:
                 stores[view].add(item.digest, next(encoded))
@@ -183,6 +183,22 @@ def augment(picture: Image, digest: bytes, view: int) -> Image:
     side = max(crop.size)
     crop = crop.resize((side, side), Resampling.BICUBIC)
     return crop.transpose(Transpose.FLIP_LEFT_RIGHT) if flip else crop
+
+
+def _encode(backbone: Backbone, tensors: list[Tensor]) -> Tensor:
+    """Features of preprocessed pictures, [n, D].
+
+    Always in batches of one size, the last filled up with zeros: a library may compute a small
+    batch by another algorithm, and a picture's feature must not depend, not even in its last bit,
+    on which others happened to be in the cache already.
+    """
+    rows = []
+    for start in range(0, len(tensors), BATCH_SIZE):
+        part = tensors[start : start + BATCH_SIZE]
+        batch = torch.zeros(BATCH_SIZE, *part[0].shape)
+        batch[: len(part)] = torch.stack(part)
+        rows.append(backbone.encode_image(batch)[: len(part)].cpu())
+    return torch.cat(rows)
 
 
 @dataclass(frozen=True)
