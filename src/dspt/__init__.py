@@ -15,7 +15,7 @@ _HOME = {
     "Backbone": "dspt.backbones",
     "DoubleSoftmaxLoss": "dspt.losses",
     "FitConfig": "dspt.configuration",
-    "FittedRun": "dspt.fitting",
+    "FittedRun": "dspt.outcome",
     "ImageDataset": "dspt.data",
     "NoiseSpec": "dspt.noise",
     "PromptModel": "dspt.model",
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from dspt.data import ImageDataset as ImageDataset
     from dspt.data import load_dataset as load_dataset
     from dspt.errors import UserError as UserError
-    from dspt.fitting import FittedRun as FittedRun
     from dspt.fitting import fit as fit
     from dspt.losses import DoubleSoftmaxLoss as DoubleSoftmaxLoss
     from dspt.model import PromptModel as PromptModel
     from dspt.noise import NoiseSpec as NoiseSpec
+    from dspt.outcome import FittedRun as FittedRun
     from dspt.result import RunResult as RunResult
     from dspt.training.recipe import Recipe as Recipe
 

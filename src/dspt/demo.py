@@ -12,7 +12,8 @@ from dspt.backbones import load_backbone
 from dspt.configuration import build_config
 from dspt.data import load_dataset
 from dspt.files import write_bytes, write_text
-from dspt.fitting import FittedRun, fit_many
+from dspt.fitting import fit_many
+from dspt.outcome import FittedRun
 from dspt.progress import Progress, Silent
 from dspt.report import Gallery, render_comparison
 from dspt.report.figures import accuracy_against_noise

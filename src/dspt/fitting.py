@@ -1,48 +1,34 @@
 """The main job: pictures and labels in, trained prompt and result out.
 
-The flow is one way: draw shots and noise (:func:`_draw`), image features, training, evaluation
-(:func:`_finish`), files (:func:`_write`). :func:`fit` runs it once, with a checkpoint every epoch;
-:func:`fit_many` trains several configurations side by side.
+The flow is one way: the training set with its labels and features (``training_set.py``), training
+(``training/``), what it is worth (``outcome.py``), files (``run_folder.py``). :func:`fit` runs it
+for one configuration, :func:`fit_many` for several side by side.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from dspt import __version__
 from dspt.backbones import Backbone, load_backbone
 from dspt.configuration import FitConfig, build_config
-from dspt.data import ImageDataset, draw_shots, load_dataset
+from dspt.data import ImageDataset, load_dataset
 from dspt.errors import UserError
-from dspt.evaluation import evaluate, share
-from dspt.features import extract_features
 from dspt.files import write_text
-from dspt.losses import PerSampleLoss, per_sample_loss
-from dspt.model import PromptModel, context_fingerprint
-from dspt.noise import apply_noise, transition_counts
+from dspt.losses import per_sample_loss
+from dspt.model import PromptModel
+from dspt.outcome import FittedRun, measure_outcome
 from dspt.progress import Progress, Silent
-from dspt.prompts import initial_context, text_engine
-from dspt.result import (
-    DataInfo,
-    Environment,
-    NoiseInfo,
-    RunResult,
-    Suspect,
-    Timing,
-    ZeroShot,
-)
+from dspt.prompts import TextEngine, text_engine
+from dspt.result import RunResult, Timing
 from dspt.run_folder import (
     CHECKPOINT_FILE,
     LABELS_FILE,
@@ -58,28 +44,11 @@ from dspt.run_folder import (
     write_labels,
     write_suspects,
 )
-from dspt.suspects import rank_suspects
 from dspt.training.checkpoint import load_checkpoint, save_checkpoint
 from dspt.training.loop import TrainingRun, TrainingState, train
+from dspt.training_set import FeatureTable, TrainingSet, draw_training_set, training_run
 
-
-@dataclass(frozen=True)
-class FittedRun:
-    """A finished run.
-
-    Attributes:
-        result: everything measured.
-        model: the trained prompt, ready to predict.
-        suspects: training samples, the most suspicious label first.
-        dataset: what it was trained on.
-        folder: where the files are, None when they were not asked for.
-    """
-
-    result: RunResult
-    model: PromptModel
-    suspects: list[Suspect]
-    dataset: ImageDataset
-    folder: Path | None
+__all__ = ["FittedRun", "fit", "fit_many"]
 
 
 def fit(
@@ -194,13 +163,13 @@ def fit_many(
     progress = progress or Silent()
     began = time.perf_counter()
     places = list(folders) if folders is not None else [None] * len(configs)
-    features = _Features(backbone, dataset, configs[0].views, cache, progress)
+    features = FeatureTable(backbone, dataset, configs[0].views, cache, progress)
     test = dataset.splits.get("test", np.zeros(0, dtype=np.int64))
     test = test[features.take(test, "image features of the test pictures", plain=True)]
-    draws = [_draw(config, dataset, features) for config in configs]
+    draws = [draw_training_set(config, dataset, features) for config in configs]
     features_seconds = time.perf_counter() - began
 
-    runs = [_training_run(d, dataset, backbone, features, test) for d in draws]
+    runs = [training_run(d, dataset, backbone, features, test) for d in draws]
     engine = _engine(configs, dataset, backbone, runs)
     identity = _identity(draws, dataset, backbone)
 
@@ -237,73 +206,16 @@ def fit_many(
     )
     fitted = []
     for number, (drawn, run, place) in enumerate(zip(draws, runs, places, strict=True)):
-        one = _finish(drawn, run, state, number, dataset, backbone, timing, features.problems)
+        one = measure_outcome(
+            drawn, run, state, number, dataset, backbone, timing, features.problems
+        )
         if place is not None:
             _write(one, place)
-            one = FittedRun(one.result, one.model, one.suspects, dataset, place)
+            one = replace(one, folder=place)
         fitted.append(one)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return fitted
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """Which pictures a run trains on, and under which labels."""
-
-    config: FitConfig
-    loss: PerSampleLoss
-    indices: np.ndarray
-    given: np.ndarray
-    true: np.ndarray | None
-    warnings: list[str]
-
-
-class _Features:
-    """Image features of the pictures asked for so far."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        dataset: ImageDataset,
-        views: int,
-        cache: Path | None,
-        progress: Progress,
-    ) -> None:
-        self._backbone, self._dataset, self._views = backbone, dataset, views
-        self._cache, self._progress = cache, progress
-        self._rows: dict[int, Tensor] = {}
-        self._unreadable: dict[int, str] = {}
-
-    @property
-    def problems(self) -> list[str]:
-        """One line per picture that could not be read."""
-        return list(self._unreadable.values())
-
-    def take(self, indices: np.ndarray, what: str, *, plain: bool = False) -> np.ndarray:
-        """Extract what is not there yet; says which pictures could be read, [n] of bool."""
-        missing = [int(i) for i in indices if i not in self._rows and i not in self._unreadable]
-        if missing:
-            with self._progress.task(what) as advance:
-                found = extract_features(
-                    self._backbone,
-                    self._dataset.images,
-                    missing,
-                    views=0 if plain else self._views,
-                    cache=self._cache,
-                    on_progress=advance,
-                )
-            problems = iter(found.unreadable)
-            for index, row, readable in zip(missing, found.values, found.readable, strict=True):
-                if readable:
-                    self._rows[index] = row
-                else:
-                    self._unreadable[index] = next(problems)
-        return np.array([int(i) in self._rows for i in indices], dtype=bool)
-
-    def stack(self, indices: np.ndarray) -> Tensor:
-        """Features of readable pictures, [n, V, D]."""
-        return torch.stack([self._rows[int(i)] for i in indices])
 
 
 def _load(config: FitConfig) -> ImageDataset:
@@ -316,75 +228,12 @@ def _load(config: FitConfig) -> ImageDataset:
     )
 
 
-def _draw(config: FitConfig, dataset: ImageDataset, features: _Features) -> _Draw:
-    loss = per_sample_loss(config.loss, config.loss_options)
-    pool = dataset.splits["train"]
-    drawn = draw_shots(
-        dataset.labels,
-        pool,
-        config.shots,
-        config.draw_seed,
-        dataset.keys(pool),
-        dataset.class_names,
-    )
-    warnings = []
-    readable = features.take(drawn, "image features of the training pictures")
-    if not readable.all():
-        warnings.append(
-            f"{int((~readable).sum())} training pictures could not be read and are left out"
-        )
-    drawn = drawn[readable]
-    if not len(drawn):
-        raise UserError(f"{dataset.source}: none of the training pictures could be read")
-    labels = dataset.labels[drawn]
-    counts = np.bincount(labels, minlength=len(dataset.class_names))
-    if config.shots is not None and (counts < config.shots).any():
-        few = [
-            f"{name} ({n})"
-            for name, n in zip(dataset.class_names, counts, strict=True)
-            if n < config.shots
-        ]
-        warnings.append(f"fewer than {config.shots} training pictures: {', '.join(few[:10])}")
-    given = apply_noise(
-        labels,
-        config.noise,
-        len(dataset.class_names),
-        config.noise_seed,
-        dataset.keys(drawn),
-        {name: column[drawn] for name, column in dataset.columns.items()},
-    )
-    known = config.noise.kind != "none"
-    return _Draw(config, loss, drawn, given, labels if known else None, warnings)
-
-
-def _training_run(
-    drawn: _Draw,
-    dataset: ImageDataset,
-    backbone: Backbone,
-    features: _Features,
-    test: np.ndarray,
-) -> TrainingRun:
-    config, device = drawn.config, backbone.device
-    return TrainingRun(
-        features=features.stack(drawn.indices),
-        given=torch.from_numpy(drawn.given).to(device),
-        true=None if drawn.true is None else torch.from_numpy(drawn.true).to(device),
-        test_features=(
-            features.stack(test)[:, 0] if len(test) else torch.zeros(0, backbone.embed_dim)
-        ),
-        test_labels=torch.from_numpy(dataset.labels[test]).to(device),
-        context=initial_context(backbone, config.prompt, len(dataset.class_names), config.seed),
-        loss=drawn.loss,
-        seed=config.seed,
-    )
-
-
 def _engine(
     configs: Sequence[FitConfig],
     dataset: ImageDataset,
     backbone: Backbone,
     runs: Sequence[TrainingRun],
-) -> Any:
+) -> TextEngine:
     shapes = {
         (
             run.context.shape,
@@ -411,7 +260,7 @@ def _engine(
     )
 
 
-def _identity(draws: Sequence[_Draw], dataset: ImageDataset, backbone: Backbone) -> str:
+def _identity(draws: Sequence[TrainingSet], dataset: ImageDataset, backbone: Backbone) -> str:
     """Hash of everything that decides the outcome of training."""
     digest = hashlib.sha256(backbone.fingerprint.encode())
     digest.update(json.dumps(dataset.class_names).encode())
@@ -420,118 +269,6 @@ def _identity(draws: Sequence[_Draw], dataset: ImageDataset, backbone: Backbone)
         digest.update(json.dumps(dataset.keys(drawn.indices)).encode())
         digest.update(drawn.given.tobytes())
     return digest.hexdigest()
-
-
-def _finish(
-    drawn: _Draw,
-    run: TrainingRun,
-    state: TrainingState,
-    number: int,
-    dataset: ImageDataset,
-    backbone: Backbone,
-    timing: Timing,
-    problems: list[str],
-) -> FittedRun:
-    """Measure a trained prompt."""
-    config = drawn.config
-    context = state.context[number]
-    prompt = config.prompt.model_copy(update={"n_ctx": context.shape[-2]})
-    model = PromptModel(backbone, dataset.class_names, prompt, context)
-    template = config.template or dataset.template
-    names = dataset.class_names
-    untrained = backbone.logit_scale * backbone.zero_shot_features(names, template).t()
-    plain = run.features[:, 0]
-    zero_logits, logits = plain @ untrained, model.logits(plain)
-    zero_test = final = None
-    if len(run.test_labels):
-        zero_test = evaluate(run.test_features @ untrained, run.test_labels)
-        final = evaluate(model.logits(run.test_features), run.test_labels)
-    warnings = list(drawn.warnings)
-    if problems:
-        warnings.append(f"{len(problems)} unreadable pictures, the first: {problems[0]}")
-    if backbone.text_note:
-        warnings.append(backbone.text_note)
-    warnings += _collapse_warnings(logits, zero_logits, names, final, zero_test)
-    counts = None if drawn.true is None else transition_counts(drawn.true, drawn.given, len(names))
-    wrong = None if drawn.true is None else int((drawn.true != drawn.given).sum())
-    result = RunResult(
-        config=config,
-        backbone=backbone.info(),
-        data=DataInfo(
-            name=dataset.name,
-            class_names=list(names),
-            shots=config.shots,
-            n_train=len(drawn.indices),
-            n_test=len(run.test_labels),
-            train_per_class=np.bincount(
-                dataset.labels[drawn.indices], minlength=len(names)
-            ).tolist(),
-            test_source=dataset.test_source if len(run.test_labels) else "none",
-        ),
-        noise=NoiseInfo(
-            spec=str(config.noise),
-            true_labels_known=drawn.true is not None,
-            n_wrong=wrong,
-            realised_rate=None if wrong is None else wrong / len(drawn.given),
-            transition=None if counts is None else counts.tolist(),
-        ),
-        zero_shot=ZeroShot(
-            template=template,
-            test=zero_test,
-            train_accuracy_given=share(zero_logits.argmax(1) == run.given),
-            train_accuracy_true=(
-                None if run.true is None else share(zero_logits.argmax(1) == run.true)
-            ),
-        ),
-        epochs=state.metrics[number],
-        final=final,
-        context_fingerprint=context_fingerprint(context),
-        warnings=warnings,
-        time=timing,
-        environment=_environment(),
-    )
-    suspects = rank_suspects(logits, zero_logits, run.given, run.true, dataset.keys(drawn.indices))
-    return FittedRun(result, model, suspects, dataset, None)
-
-
-def _collapse_warnings(
-    logits: Tensor, zero_logits: Tensor, names: Sequence[str], final: Any, zero_test: Any
-) -> list[str]:
-    warnings = []
-    predicted = torch.bincount(logits.argmax(1), minlength=len(names))
-    share = float(predicted.max() / predicted.sum())
-    if share > max(0.5, 3 / len(names)):
-        warnings.append(
-            f"label collapse: {share:.0%} of the training pictures are predicted as "
-            f"{names[int(predicted.argmax())]!r}"
-        )
-    if final is not None and final.interval[1] < zero_test.interval[0]:
-        warnings.append(
-            f"the tuned prompt ({final.accuracy:.1%}) is clearly worse than zero-shot "
-            f"({zero_test.accuracy:.1%}); do not use it"
-        )
-    never = (torch.bincount(zero_logits.argmax(1), minlength=len(names)) == 0).nonzero()[:, 0]
-    if len(never):
-        listed = ", ".join(repr(names[int(i)]) for i in never[:8])
-        more = ", ..." if len(never) > 8 else ""
-        warnings.append(
-            f"zero-shot never predicts {len(never)} of {len(names)} classes ({listed}{more}); "
-            "a class that the prior does not know is hard to learn"
-        )
-    return warnings
-
-
-def _environment() -> Environment:
-    import open_clip
-
-    return Environment(
-        dspt=__version__,
-        torch=torch.__version__,
-        open_clip=open_clip.__version__,
-        python=platform.python_version(),
-        platform=platform.platform(),
-        processor_count=os.cpu_count() or 1,
-    )
 
 
 def _finished(folder: Path, dataset: ImageDataset, backbone: Backbone) -> FittedRun:

@@ -19,6 +19,7 @@ from tests.models import build_model, tiny_config, write_model_folder
 from dspt.backbones import Backbone, load_backbone
 from dspt.configuration import PromptConfig
 from dspt.errors import UserError
+from dspt.outcome import backbone_info
 from dspt.prompts import initial_context, text_engine
 
 REGISTERED = "dspt-test-tiny"
@@ -92,7 +93,7 @@ def test_a_model_folder(folder: Path, prefix: str) -> None:
     white = backbone.preprocess(Image.new("RGB", (64, 48), "white"))
     assert white.shape == (3, 32, 32)
     assert white[0].mean().item() == pytest.approx((1 - 0.1) / 0.26862954, rel=1e-4)
-    info = backbone.info()
+    info = backbone_info(backbone)
     assert info.text_path == "shared-prefix"
     assert info.fingerprint == backbone.fingerprint
 
@@ -115,7 +116,7 @@ def test_a_bidirectional_tower_says_that_it_runs_the_plain_way(tmp_path: Path) -
     backbone = load_backbone(str(tmp_path), device="cpu")
     assert backbone.text_tower is None
     assert "bidirectional" in backbone.text_note
-    assert backbone.info().text_path == "open_clip"
+    assert backbone_info(backbone).text_path == "open_clip"
     names = ["dog", "great white shark"]
     start = initial_context(backbone, PromptConfig(init="a photo of a"), 2, seed=0)
     ours = text_engine(backbone, names, 4)(start[None])[0]

@@ -18,8 +18,6 @@ from dspt.backbones.text_tower import TextTower
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from dspt.result import BackboneInfo
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -109,22 +107,6 @@ class Backbone:
         state = _hash_state(self.model, lambda name: name.startswith("visual."))
         settings = json.dumps(self.preprocess_config, sort_keys=True, default=str)
         return hashlib.sha256(f"{state}\n{self.precision}\n{settings}".encode()).hexdigest()
-
-    def info(self) -> BackboneInfo:
-        """What ``result.json`` says of the model."""
-        from dspt.result import BackboneInfo
-
-        return BackboneInfo(
-            name=self.name,
-            pretrained=self.pretrained,
-            fingerprint=self.fingerprint,
-            embed_dim=self.embed_dim,
-            image_size=self.image_size,
-            context_length=self.context_length,
-            logit_scale=self.logit_scale,
-            precision=self.precision,
-            text_path="shared-prefix" if self.text_tower is not None else "open_clip",
-        )
 
 
 def _hash_state(model: nn.Module, wanted: Callable[[str], bool]) -> str:
