@@ -20,7 +20,9 @@ from tests.tiny import (
 
 from dspt.backbones import Backbone, load_backbone
 from dspt.data import open_image
-from dspt.features import BATCH_SIZE, augment, default_cache, extract_features
+from dspt.features import augment, batch_size, default_cache, extract_features
+
+BATCH_SIZE = batch_size(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_an_interrupted_extraction_keeps_what_was_done(
 
     def interrupt(done: int, total: int) -> None:
         assert total == 100
-        if done == BATCH_SIZE + 5:
+        if done == BATCH_SIZE + 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -25,6 +25,7 @@ STARTS = {"random": "random (16 vectors, N(0, 0.02))", "a photo of a": 'template
 LOSSES = ("ce", "dspt")
 NOISES = ("none", "symmetric:0.5", "symmetric:0.75")
 SEEDS = (1, 2, 3)
+COMMITS_FILE = "commits.txt"
 
 Cell = tuple[str, str, str, int]
 
@@ -52,6 +53,12 @@ def commit() -> str:
     root = Path(__file__).parent
     call = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
     return subprocess.run(call, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commits(out: Path) -> str:
+    """The code that the runs in the folder were made with, in order."""
+    lines = (out / COMMITS_FILE).read_text(encoding="utf-8").split()
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(lines))
 
 
 def page(out: Path, jobs: int) -> str:
@@ -113,7 +120,7 @@ def page(out: Path, jobs: int) -> str:
         "",
         f"- Command: `python tools/first_results.py CALTECH --out runs/first --jobs {jobs}`; every "
         "cell is `dspt fit CALTECH --shots 16 --init START --loss LOSS --noise NOISE --seed SEED`.",
-        f"- Code: commit `{commit()}`; {_environment(one)}.",
+        f"- Code: commit {commits(out)}; {_environment(one)}.",
         f"- Backbone: `{one.backbone.name}`, weights `{one.backbone.fingerprint[:12]}`, logit "
         f"scale {one.backbone.logit_scale:.2f}; recipe: the defaults (SGD 0.002, momentum 0.9, "
         "weight decay 5e-4, cosine, one warm-up epoch at 1e-5, batch 32, 50 epochs, last epoch).",
@@ -155,6 +162,9 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     cells = list(itertools.product(STARTS, LOSSES, NOISES, SEEDS))
     # Seeds in the outer place: an early stop leaves whole tables of fewer seeds.
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with (arguments.out / COMMITS_FILE).open("a", encoding="utf-8") as file:
+        file.write(commit() + "\n")
     cells.sort(key=lambda cell: cell[3])
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for _ in pool.map(lambda cell: fit(arguments.caltech, arguments.out, cell), cells):
