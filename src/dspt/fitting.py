@@ -257,6 +257,7 @@ def _engine(
         runs[0].context.shape[-2],
         position=prompt.position,
         class_specific=prompt.class_specific,
+        runs=len(runs),
     )
 
 

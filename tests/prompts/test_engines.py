@@ -315,3 +315,53 @@ def test_the_door_takes_the_fast_way_where_there_is_one() -> None:
     torch.testing.assert_close(fast(context), slow(context), rtol=0, atol=1e-5)
     with pytest.raises(UserError, match="do not fit"):
         text_engine(backbone, ["dog " * 70], 16)
+
+
+def bytes_kept_for_the_gradient(engine: SharedPrefixEngine, context: Tensor) -> int:
+    """What autograd saves in one call, weights not counted, each block of memory once."""
+    tower = engine.tower
+    weights = [tower.token_embedding, tower.positional_embedding, tower.projection]
+    for block in tower.blocks:
+        weights += [*block.ln_1.parameters(), *block.ln_2.parameters()]
+        weights += [value for value in vars(block).values() if isinstance(value, Tensor)]
+    known = {t.untyped_storage().data_ptr() for t in weights if t is not None}
+    kept: dict[int, Tensor] = {}  # holds the tensors, so that no address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in known:
+            kept[address] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        engine(context.clone().requires_grad_(True))
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize("words", [1, 2, 6])
+@pytest.mark.parametrize("layers", [2, 12])
+def test_memory_is_known_beforehand(layers: int, words: int, quick_gelu: bool) -> None:
+    config = tiny_config(width=128, heads=2, layers=layers, quick_gelu=quick_gelu)
+    backbone = backbone_of(build_model(config))
+    assert backbone.text_tower is not None
+    names = ["cat"] + [" ".join(["dog"] * words)] * 60
+    layout = build_layout(backbone.tokenizer, names, 16)
+    engine = SharedPrefixEngine(backbone.text_tower, layout, class_specific=False)
+    for runs in (1, 3):
+        kept = bytes_kept_for_the_gradient(engine, 0.02 * torch.randn(runs, 16, 128))
+        bound = engine.training_bytes(runs)
+        assert kept <= bound <= 2 * kept
+
+
+def test_many_classes_are_computed_in_chunks_that_fit() -> None:
+    backbone = tiny_backbone()
+    names = [f"{a} {b}" for a in WORDS for b in WORDS]
+    whole = text_engine(backbone, names, 4)
+    assert isinstance(whole, SharedPrefixEngine)
+    limit = whole.training_bytes(2) // 5
+    chunked = text_engine(backbone, names, 4, runs=2, memory_limit=limit)
+    assert isinstance(chunked, SharedPrefixEngine)
+    assert chunked.training_bytes(2) <= 1.5 * limit  # classes are not all of one length
+    context = random_context(names, 4, False, 2, torch.float32)
+    assert_agree(chunked, whole, context, 1e-6, 1e-5)

@@ -172,6 +172,8 @@ def take_text_tower(model: nn.Module) -> TextTower:
 
 
 def _take_block(block: Any) -> TextBlock:
+    from open_clip.transformer import QuickGELU
+
     attention = block.attn
     if attention.in_proj_weight is None or attention.in_proj_bias is None:
         raise UnsupportedTower("its attention has no fused projection with bias")
@@ -188,8 +190,16 @@ def _take_block(block: Any) -> TextBlock:
         fc_bias=block.mlp.c_fc.bias.detach(),
         proj_weight=proj_weight,
         proj_bias=proj_bias,
-        activation=block.mlp.gelu,
+        activation=quick_gelu if type(block.mlp.gelu) is QuickGELU else block.mlp.gelu,
     )
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """``x sigmoid(1.702 x)`` through SiLU, which keeps one tensor for the gradient and not three.
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
+    """
+    return F.silu(1.702 * x) / 1.702
 
 
 def _fold_scale(scale: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,9 @@ from dspt.prompts.shared_prefix import SharedPrefixEngine
 
 __all__ = ["PromptLayout", "TextEngine", "build_layout", "initial_context", "text_engine"]
 
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes that training keeps for the gradient by class and token, at most."""
+
 TextEngine = Callable[[Tensor], Tensor]
 """``context [K, M, W] or [K, C, M, W] -> normalised class features [K, C, D]``."""
 
@@ -25,13 +28,35 @@ def text_engine(
     *,
     position: str = "end",
     class_specific: bool = False,
+    runs: int = 1,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> TextEngine:
     """The best exact way to compute class features for this backbone.
 
     Towers in the frozen form run without redundant work; the others through open_clip's own forward
     pass (``backbone.text_note`` says which and why).
+
+    Args:
+        backbone: frozen model.
+        class_names: C names.
+        n_ctx: number M of context vectors.
+        position: of the class name: "end", "middle" or "front".
+        class_specific: whether every class has context vectors of its own.
+        runs: number K of prompts that will train side by side.
+        memory_limit: bytes that training may keep for the gradient; with more classes than fit,
+            they are computed in chunks, and again in the backward pass. The limit is fixed, not
+            what happens to be free, so that results do not depend on the hour.
     """
     layout = build_layout(backbone.tokenizer, class_names, n_ctx, position)
     if backbone.text_tower is not None:
-        return SharedPrefixEngine(backbone.text_tower, layout, class_specific=class_specific)
+        engine = SharedPrefixEngine(backbone.text_tower, layout, class_specific=class_specific)
+        needed = engine.training_bytes(runs)
+        if needed <= memory_limit:
+            return engine
+        return SharedPrefixEngine(
+            backbone.text_tower,
+            layout,
+            class_specific=class_specific,
+            classes_at_once=max(1, len(class_names) * memory_limit // needed),
+        )
     return lambda context: plain_features(backbone.model, layout, context)

@@ -145,6 +145,21 @@ class SharedPrefixEngine:
                 first_qkv = F.linear(block.ln_1(rows.tokens), block.qkv_weight, block.qkv_bias)
         return _Chunk(rows, _groups(own), own.cumsum(0) - 1, first_qkv)
 
+    def training_bytes(self, runs: int) -> int:
+        """Upper bound of what a step keeps in memory for the gradient, weights not counted.
+
+        With ``classes_at_once`` it is that of the largest chunk; the shared states come on top.
+        """
+        chunks = (
+            sum(
+                group.classes * bytes_per_class(self.tower, self._prefix, group.length)
+                for group in chunk.groups
+            )
+            for chunk in self._chunks
+        )
+        shared = self._prefix * bytes_per_class(self.tower, self._prefix, 1)
+        return runs * (max(chunks) + shared)
+
     def __call__(self, context: Tensor) -> Tensor:
         """Features of all classes under each prompt.
 
@@ -267,6 +282,24 @@ def _split_attention(
         weights = scores.softmax(dim=-1)
     on_shared, on_own = weights.split([shared_k.shape[2], n], dim=-1)
     return on_shared.flatten(2, 3) @ shared_v + (on_own @ own_v).flatten(2, 3)
+
+
+def bytes_per_class(tower: TextTower, shared: int, own: int) -> int:
+    """Upper bound of the bytes that autograd keeps for one class of one prompt.
+
+    Per token and layer it keeps both norms' inputs (2 W), queries, keys and values as attention
+    wants them (some of them twice, 6 W at most), the MLP's hidden layer before its activation and
+    the attention weights; a frozen linear layer keeps nothing.
+
+    Args:
+        tower: gives widths, heads and layers.
+        shared: number P of tokens that all classes share.
+        own: number of tokens of the class's own.
+    """
+    width, hidden = tower.width, tower.blocks[0].fc_weight.shape[0]
+    token = 8.5 * width + hidden + 2 * tower.heads * (shared + own)
+    floats = own * (len(tower.blocks) - 1) * token + own * 4 * width + 8 * width
+    return int(floats * tower.compute_dtype.itemsize)
 
 
 def _shared_length(ids: Tensor, slots: Tensor, most: int) -> int:
