@@ -179,7 +179,7 @@ def _facts(result: RunResult) -> list[tuple[str, list[tuple[str, str]]]]:
                 ("Picture features", wording.seconds(result.time.image_features)),
                 ("Training", wording.seconds(result.time.training)),
                 ("Total", wording.seconds(result.time.total)),
-                ("Device", f"{result.time.device}, {result.time.threads} threads"),
+                ("Device", f"{result.time.device}, threads: {result.time.threads}"),
                 ("Versions", f"dspt {result.environment.dspt}, torch {result.environment.torch}, "
                  f"open_clip {result.environment.open_clip}, Python {result.environment.python}"),
                 ("Platform", result.environment.platform),

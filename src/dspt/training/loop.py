@@ -120,7 +120,7 @@ def train(
     )
     # The optimizer's first step sets its buffer to the gradient, as a buffer of zeros would.
     optimizer.state[context]["momentum_buffer"] = state.momentum.clone()
-    loss_groups = _group_by_loss(runs)
+    mean_losses = _Losses(runs, context.device)
 
     for epoch in range(state.epoch, recipe.epochs):
         lr = recipe.learning_rate(epoch)
@@ -136,7 +136,7 @@ def train(
             )
             given = torch.stack([run.given[i] for run, i in zip(runs, rows, strict=True)])
             logits = logit_scale * images @ engine(context).transpose(1, 2)
-            values = _per_run_losses(loss_groups, logits, given)
+            values = mean_losses(logits, given)
             optimizer.zero_grad(set_to_none=True)
             values.sum().backward()
             optimizer.step()
@@ -172,25 +172,29 @@ def _view_choice(run: TrainingRun, epoch: int) -> np.ndarray:
     return (1 + drawn % np.uint64(views - 1)).astype(np.int64)
 
 
-def _group_by_loss(runs: Sequence[TrainingRun]) -> list[tuple[PerSampleLoss, list[int]]]:
-    """Runs that share a loss function, so that each function is called once a step."""
-    groups: dict[int, tuple[PerSampleLoss, list[int]]] = {}
-    for number, run in enumerate(runs):
-        groups.setdefault(id(run.loss), (run.loss, []))[1].append(number)
-    return list(groups.values())
+class _Losses:
+    """The runs' losses, each function called once a step for all runs that share it."""
 
+    def __init__(self, runs: Sequence[TrainingRun], device: torch.device) -> None:
+        members: dict[int, list[int]] = {}
+        for number, run in enumerate(runs):
+            members.setdefault(id(run.loss), []).append(number)
+        # Index tensors are made once: making them in a step would make a GPU wait for the host.
+        self._groups = [
+            (runs[numbers[0]].loss, torch.tensor(numbers, device=device))
+            for numbers in members.values()
+        ]
+        self._back = torch.cat([numbers for _, numbers in self._groups]).argsort()
 
-def _per_run_losses(
-    groups: list[tuple[PerSampleLoss, list[int]]], logits: Tensor, given: Tensor
-) -> Tensor:
-    """Mean loss of each run's batch, [K], from logits [K, B, C] and labels [K, B]."""
-    parts, order = [], []
-    for loss, members in groups:
-        values = loss(logits[members].flatten(0, 1), given[members].flatten())
-        parts.append(values.unflatten(0, (len(members), -1)).mean(dim=1))
-        order.extend(members)
-    inverse = torch.tensor(order, device=logits.device).argsort()
-    return torch.cat(parts)[inverse]
+    def __call__(self, logits: Tensor, given: Tensor) -> Tensor:
+        """Mean loss of each run's batch, [K], from logits [K, B, C] and labels [K, B]."""
+        means = [
+            loss(logits[numbers].flatten(0, 1), given[numbers].flatten())
+            .unflatten(0, (len(numbers), -1))
+            .mean(dim=1)
+            for loss, numbers in self._groups
+        ]
+        return torch.cat(means)[self._back]
 
 
 @torch.no_grad()
