@@ -48,7 +48,7 @@ def test_features_and_gradients_are_those_of_the_cpu(model: str, precision: str)
 
 
 def test_a_run_ends_as_on_the_cpu(model: str, tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", 6)
+    data = write_pictures(tmp_path / "data")
     runs = [
         fit(data, model, device=device, shots=4, noise="symmetric:0.5", recipe={"epochs": 3})
         for device in ("cpu", "cuda")
