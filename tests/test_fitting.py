@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.tiny import COLOURS, count_encoded, draw, encoded, files_of, write_model, write_pictures
+from tests.tiny import (
+    COLOURS,
+    FINISHED_RUN,
+    count_encoded,
+    draw,
+    encoded,
+    files_of,
+    write_model,
+    write_pictures,
+)
 
 from dspt.backbones import Backbone, load_backbone
 from dspt.configuration import build_config
@@ -27,15 +36,6 @@ from dspt.progress import Advance
 from dspt.prompts import initial_context
 from dspt.result import RunResult
 
-RUN_FILES = {
-    "config.json",
-    "labels.csv",
-    "metrics.jsonl",
-    "prompt.safetensors",
-    "report.html",
-    "result.json",
-    "suspects.csv",
-}
 SHORT = {"epochs": 4, "lr": 0.002, "batch_size": 8}
 
 
@@ -71,7 +71,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_files_and_the_result_are_complete(fitted: Any, place: Path, tmp_path: Path) -> None:
     run = fitted(out=tmp_path / "run", noise="symmetric:0.3", shots=5, loss="gce", seed=3)
-    assert set(files_of(tmp_path / "run")) == RUN_FILES
+    assert set(files_of(tmp_path / "run")) == FINISHED_RUN
     result = RunResult.read(tmp_path / "run" / "result.json")
     assert result == run.result
     assert set(json.loads((tmp_path / "run" / "result.json").read_text())) == set(
@@ -210,7 +210,7 @@ def test_overwrite_starts_anew(fitted: Any, tmp_path: Path) -> None:
     again = fitted(out=tmp_path / "run", shots=3, overwrite=True)
     assert again.result.data.n_train == 18
     assert RunResult.read(tmp_path / "run" / "result.json") == again.result
-    assert set(files_of(tmp_path / "run")) == {*RUN_FILES, "notes.txt"}
+    assert set(files_of(tmp_path / "run")) == {*FINISHED_RUN, "notes.txt"}
 
 
 def test_a_damaged_folder_is_refused_or_overwritten(fitted: Any, tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ class Interrupting:
 def assert_same_run(a: Path, b: Path) -> None:
     """All files are equal but for the times of the run and what depends on them."""
     left, right = files_of(a), files_of(b)
-    assert set(left) == set(right) == RUN_FILES
-    for name in RUN_FILES - {"result.json", "report.html"}:
+    assert set(left) == set(right) == FINISHED_RUN
+    for name in FINISHED_RUN - {"result.json", "report.html"}:
         assert left[name] == right[name], name
     one, other = (json.loads(files["result.json"]) for files in (left, right))
     one.pop("time"), other.pop("time")
@@ -415,7 +415,7 @@ def test_without_test_pictures_nothing_is_claimed(fitted: Any, tmp_path: Path) -
     assert run.result.final is run.result.zero_shot.test is None
     assert (run.result.data.n_test, run.result.data.test_source) == (0, "none")
     assert all(m.accuracy_test is None for m in run.result.epochs)
-    assert set(files_of(tmp_path / "run")) == RUN_FILES
+    assert set(files_of(tmp_path / "run")) == FINISHED_RUN
 
 
 def test_test_pictures_are_held_out(fitted: Any, tmp_path: Path) -> None:
@@ -534,7 +534,7 @@ def test_side_by_side_equals_one_by_one(
         assert run.result.noise == alone.result.noise
         assert [s.id for s in run.suspects[:3]] == [s.id for s in alone.suspects[:3]]
         assert run.folder == folder
-        assert set(files_of(folder)) == RUN_FILES - {"config.json"}
+        assert set(files_of(folder)) == FINISHED_RUN - {"config.json"}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,16 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 
+FINISHED_RUN = {
+    "config.json",
+    "labels.csv",
+    "metrics.jsonl",
+    "prompt.safetensors",
+    "report.html",
+    "result.json",
+    "suspects.csv",
+}
+
 
 def write_model(folder: Path, *, seed: int = 0, mean: float = 0.5, width: int = 32) -> str:
     """An open_clip model folder; returns its path as text.

@@ -14,19 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.acceptance.calling import Caller, in_a_process
-from tests.tiny import draw, encoded, files_of, write_pictures
+from tests.tiny import FINISHED_RUN, draw, encoded, files_of, write_pictures
 
 from dspt.cli import main
 
-RUN_FILES = {
-    "config.json",
-    "labels.csv",
-    "metrics.jsonl",
-    "prompt.safetensors",
-    "report.html",
-    "result.json",
-    "suspects.csv",
-}
 FOREIGN = re.compile(
     r"""(?:src|href|url|action|data)\s*[=(]\s*["']?\s*(?:https?:)?//""", re.IGNORECASE
 )
@@ -46,7 +37,7 @@ def test_fit_eval_predict_zeroshot_with_the_packaged_model(dspt: Caller, tmp_pat
     write_pictures(tmp_path / "pictures", ("red", "green", "blue"), 8)
     run = tmp_path / "run"
     answer = dspt.ok("fit", tmp_path / "pictures", "--out", run, "--epochs", "3", "--seed", "0")
-    assert set(files_of(run)) == RUN_FILES
+    assert set(files_of(run)) == FINISHED_RUN
     assert "3 classes, 18 training labels" in answer.out
     assert "zero-shot" in answer.out
     assert f"report: {run / 'report.html'}" in answer.out
@@ -277,7 +268,7 @@ def test_the_demo(dspt: Caller, tmp_path: Path) -> None:
     runs = sorted(path.name for path in (tmp_path / "demo" / "runs").iterdir())
     assert len(runs) == 8
     for name in runs:
-        assert set(files_of(tmp_path / "demo" / "runs" / name)) == RUN_FILES
+        assert set(files_of(tmp_path / "demo" / "runs" / name)) == FINISHED_RUN
     shown = dspt.ok("eval", tmp_path / "demo" / "runs" / runs[0], "-q").out
     assert shown.startswith("demo (test): ")
 

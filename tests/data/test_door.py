@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from dspt.errors import UserError
 
 
 def test_the_demo_is_packaged() -> None:
-    if not (files("dspt") / "assets" / "demo" / "demo.parquet").is_file():
-        pytest.skip("the demo data is not built yet")
     dataset = load_dataset("demo")
     assert dataset.name == dataset.source == "demo"
     assert dataset.template == "a photo of a {}."
@@ -30,8 +27,6 @@ def test_the_demo_is_packaged() -> None:
 
 
 def test_the_demo_takes_the_options_of_a_table() -> None:
-    if not (files("dspt") / "assets" / "demo" / "demo.parquet").is_file():
-        pytest.skip("the demo data is not built yet")
     assert "no column 'human'" in refusal("demo", label_column="human")
 
 

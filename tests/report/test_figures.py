@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from dspt.report import figures
-from dspt.report.closed_forms import gradient_norm, has_closed_form, label_free_range
 from dspt.report.palette import DARK, LIGHT, assign_marks
+from dspt.theory.bounds import label_free_range
+from dspt.theory.closed_forms import has_closed_form
+from dspt.theory.closed_forms import rival_gradient_norm as gradient_norm
 
 
 def drawings(made, grid):
