@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,26 @@ def test_a_finished_run_is_returned_without_work(
     assert again.suspects == first.suspects
     assert torch.equal(again.model.context, first.model.context)
     assert files_of(tmp_path / "run") == before
+
+
+def test_a_finished_run_on_other_data_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    data = write_pictures(tmp_path / "data")
+
+    def run() -> FittedRun:
+        return fit(data, model, out=tmp_path / "run", shots=2, recipe=SHORT)
+
+    first = run()
+    moved = next((data / "red").iterdir())
+    moved.rename(data / "green" / f"moved{moved.suffix}")  # somebody mends a label
+    with pytest.raises(UserError, match="the data has changed since the run"):
+        run()
+    (data / "green" / f"moved{moved.suffix}").rename(moved)
+    assert run().result == first.result
+    shutil.rmtree(model)
+    write_model(tmp_path / "model", seed=1)
+    with pytest.raises(UserError, match="the backbone has changed since the run"):
+        run()
 
 
 def test_another_runs_folder_is_refused_by_naming_the_difference(

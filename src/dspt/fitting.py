@@ -273,8 +273,21 @@ def _identity(draws: Sequence[TrainingSet], dataset: ImageDataset, backbone: Bac
 
 
 def _finished(folder: Path, dataset: ImageDataset, backbone: Backbone) -> FittedRun:
-    """A run that was completed before."""
+    """A run that was completed before, if what it was made from is still the same.
+
+    Raises:
+        UserError: when the data or the model has changed since.
+    """
     result = RunResult.read(folder / RESULT_FILE)
+    for what, then, now in (
+        ("data", result.data.fingerprint, dataset.fingerprint),
+        ("backbone", result.backbone.fingerprint, backbone.fingerprint),
+    ):
+        if then != now:
+            raise UserError(
+                f"out: the {what} has changed since the run in {folder} was made "
+                f"({then[:12]} then, {now[:12]} now); use another folder or --overwrite"
+            )
     model = PromptModel.load(folder, backbone=backbone)
     return FittedRun(result, model, read_suspects(folder, result), dataset, folder)
 

@@ -101,6 +101,7 @@ def measure_outcome(
         backbone=backbone_info(backbone),
         data=DataInfo(
             name=dataset.name,
+            fingerprint=dataset.fingerprint,
             class_names=list(names),
             shots=config.shots,
             n_train=len(drawn.indices),

@@ -40,6 +40,9 @@ class DataInfo(_Record):
     """What was trained and tested on. File names are in labels.csv beside the result."""
 
     name: str
+    fingerprint: str = Field(
+        description="SHA-256 over class names, paths, labels and splits of the whole data set"
+    )
     class_names: list[str]
     shots: int | None = Field(description="pictures per class; null means all")
     n_train: int

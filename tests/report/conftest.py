@@ -121,6 +121,7 @@ def run_result(
             text_path="shared-prefix",
         ),
         data=DataInfo(
+            fingerprint="d" * 64,
             name=data,
             class_names=list(class_names),
             shots=16,

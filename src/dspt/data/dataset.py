@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 from typing import Literal, Protocol
 
 import numpy as np
@@ -69,6 +72,18 @@ class ImageDataset:
             object.__setattr__(self, "test_source", "none")
         elif self.test_source == "none":
             raise ValueError('test_source is "none", yet there is a test split')
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over class names, ids, labels, columns and splits; not over the pictures."""
+        digest = sha256(json.dumps(self.class_names).encode())
+        for i in range(len(self.images)):
+            digest.update(self.images.key(i).encode("utf-8", "surrogateescape") + b"\0")
+        arrays = {"labels": self.labels, **self.columns, **self.splits}
+        for name, values in sorted(arrays.items()):
+            digest.update(f"{name} {len(values)}\n".encode())
+            digest.update(np.ascontiguousarray(values, dtype="<i8").tobytes())
+        return digest.hexdigest()
 
     def keys(self, indices: Iterable[int] | np.ndarray) -> list[str]:
         """Ids of the pictures with these numbers."""
