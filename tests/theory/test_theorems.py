@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,19 +333,22 @@ def test_8_the_noisy_minimiser_is_nearly_the_clean_one(
 def test_8_the_bound_is_reached(classes: int, rate: float) -> None:
     """Two hypotheses: certain, right on a share of the samples; or undecided on all.
 
-    With a share just below the one where the noisy risks tie, noise picks the undecided one.
+    At the share where the clean risks differ by the bound, the noisy risks tie: just below it
+    noise picks the undecided one, just above it the certain one, which is best for clean labels.
     """
     expected = bounds.excess_risk_bound("dspt", rate, classes)
-    share = bounds.loss_range("dspt", classes)[1] - math.log(classes) + expected - 1e-9
-    assert 0 < share < 1
+    tie = bounds.loss_range("dspt", classes)[1] - math.log(classes) + expected
+    assert 0 < tie < 1
     certain = all_values("dspt", one_hot(classes)[0])[0].numpy()
     undecided = np.full(classes, math.log(classes))
-    # One sample whose true label is class 0 with probability ``share``: "certain" says class 0.
-    truth = np.zeros((1, classes))
-    truth[0, 0], truth[0, 1] = share, 1 - share
-    clean, noisy = risks(np.stack([certain, undecided])[:, None], truth, rate)
-    assert noisy[1] < noisy[0]
-    assert clean[1] - clean[0] == pytest.approx(expected, abs=1e-8)
+    for share, picked in ((tie - 1e-9, 1), (tie + 1e-9, 0)):
+        # One sample whose true label is class 0, as "certain" says, with probability ``share``.
+        truth = np.zeros((1, classes))
+        truth[0, 0], truth[0, 1] = share, 1 - share
+        clean, noisy = risks(np.stack([certain, undecided])[:, None], truth, rate)
+        assert noisy.argmin() == picked
+        assert clean.argmin() == 0
+        assert clean[1] - clean[0] == pytest.approx(expected, abs=1e-8)
 
 
 def test_bad_input_is_refused() -> None:
@@ -355,3 +360,9 @@ def test_bad_input_is_refused() -> None:
         bounds.loss_range("sce", 10)
     with pytest.raises(UserError, match="q must be in"):
         bounds.gradient_norm_bound("gce", 10, {"q": 0.0})
+
+
+def test_the_page_names_every_test_of_a_theorem_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\d_\w+)`", page))
+    assert named == {name for name in globals() if re.match(r"test_\d_", name)}

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from dspt import __version__
-from dspt.cli import console, demo, evaluate, fit, models, predict, zeroshot
+from dspt.cli import console, demo, evaluate, fit, models, predict, theory, zeroshot
 from dspt.errors import UserError
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("zeroshot")(zeroshot.command)
 app.command("models")(models.command)
+app.command("theory")(theory.command)
 
 
 def main(arguments: list[str] | None = None) -> None:

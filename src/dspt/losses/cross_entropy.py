@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,3 +23,21 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         Loss values, [n], unbounded above.
     """
     return F.cross_entropy(logits, target, reduction="none")
+
+
+def cross_entropy_gradient(logits: Tensor, target: Tensor) -> Tensor:
+    """Closed form of the gradient of :func:`cross_entropy`: ``p - onehot(y)``.
+
+    The entry of the label, ``p_y - 1``, is taken as minus the sum of the others, so that it keeps
+    its relative accuracy where ``p_y`` rounds to 1.
+
+    Args:
+        logits: [n, C].
+        target: class indices, [n].
+
+    Returns:
+        Gradient, [n, C], one row per sample (no mean is taken).
+    """
+    label = target[:, None]
+    others = torch.softmax(logits, dim=-1).scatter(1, label, 0.0)
+    return others.scatter(1, label, -others.sum(-1, keepdim=True))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dspt.losses.cross_entropy import cross_entropy_gradient
+
 
 def generalised_cross_entropy(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
     """``(1 - p_y^q) / q`` with ``p = softmax(logits)``, per sample.
@@ -30,3 +32,23 @@ def generalised_cross_entropy(logits: Tensor, target: Tensor, q: float = 0.7) ->
     log_p = F.log_softmax(logits, dim=-1).gather(1, target[:, None])[:, 0]
     # p^q = exp(q log p): stays finite, gradient included, where p underflows to 0.
     return -torch.expm1(q * log_p) / q
+
+
+def generalised_cross_entropy_gradient(logits: Tensor, target: Tensor, q: float = 0.7) -> Tensor:
+    """Closed form of the gradient of the loss above: ``p_y^q (p - onehot(y))``.
+
+    Args:
+        logits: [n, C].
+        target: class indices, [n].
+        q: in (0, 1].
+
+    Returns:
+        Gradient, [n, C], one row per sample (no mean is taken).
+
+    Raises:
+        ValueError: when ``q`` is outside (0, 1].
+    """
+    if not 0.0 < q <= 1.0:
+        raise ValueError(f"q must be in (0, 1], not {q}")
+    log_p = F.log_softmax(logits, dim=-1).gather(1, target[:, None])
+    return torch.exp(q * log_p) * cross_entropy_gradient(logits, target)

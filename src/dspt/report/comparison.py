@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspt.report import closed_forms, figures, wording
+from dspt.report import figures, wording
 from dspt.report.figures import Drawing
 from dspt.report.page import Pictures, Thumbnail, render_page
+from dspt.report.palette import canonical_loss
 from dspt.report.summary import Block, Condition, Method, block_titles, summarise
 from dspt.result import RunResult, Suspect
+from dspt.theory.bounds import label_free_range
+from dspt.theory.closed_forms import has_closed_form
 
 GALLERY_LIMIT = 48
 
@@ -157,7 +160,7 @@ def _table(block: Block, title: str) -> dict[str, Any]:
     mae, dspt = block.method("mae"), block.method("dspt")
     if mae is not None and dspt is not None:
         classes = len(block.all_runs[0].data.class_names)
-        spread = closed_forms.label_free_range(classes)
+        spread = label_free_range(classes)
         texts.append(
             "DSPT is half the MAE loss plus a term that ignores the label; with "
             f"{wording.count(classes)} classes that term varies by at most {spread:.2g} while the "
@@ -210,7 +213,7 @@ def _gradient(blocks: Sequence[Block], results: Sequence[RunResult]) -> dict[str
     block = blocks[0]
     classes = len(results[0].data.class_names)
     losses = [(m.loss, dict(m.options)) for m in block.methods]
-    known = any(closed_forms.has_closed_form(loss) for loss, _ in losses)
+    known = any(has_closed_form(canonical_loss(loss)) for loss, _ in losses)
     values: dict[str, Any] = {
         "classes": classes,
         "formula": figures.gradient_by_probability(classes, losses if known else None),

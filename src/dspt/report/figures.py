@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dspt.report import closed_forms, wording
+from dspt.report import wording
 from dspt.report.palette import DARK, LIGHT, Dash, Mark, assign_marks, canonical_loss, loss_label
 from dspt.report.summary import Block, Method, block_titles, summarise
 from dspt.result import EpochMetrics, RunResult
+from dspt.theory import closed_forms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -584,7 +585,7 @@ def gradient_by_probability(
     chosen = losses or [("ce", {}), ("gce", {"q": 0.7}), ("mae", {}), ("dspt", {})]
     known: dict[str, Mapping[str, float]] = {}
     for loss, options in chosen:
-        if closed_forms.has_closed_form(loss):
+        if closed_forms.has_closed_form(canonical_loss(loss)):
             known.setdefault(canonical_loss(loss), options)
 
     def draw(canvas: Canvas) -> None:
@@ -595,7 +596,7 @@ def gradient_by_probability(
         p = np.linspace(0.0, 1.0, 101)
         marks = assign_marks((loss, loss) for loss in known)
         for loss, options in known.items():
-            y = closed_forms.gradient_norm(loss, p, classes, options)
+            y = closed_forms.rival_gradient_norm(loss, p, classes, options)
             wide = 2.8 if loss == "dspt" else 2.0
             name = loss_label(loss)
             if "q" in options:
