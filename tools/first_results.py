@@ -113,6 +113,12 @@ def page(out: Path, jobs: int) -> str:
             ]
             gaps.append(f"{statistics.fmean(paired):+.1f} ± {statistics.stdev(paired):.1f}")
         lines.append("| dspt − ce, paired | " + " | ".join(gaps) + " |")
+        for loss in LOSSES:
+            errors = [
+                f"{statistics.fmean(_calibration(results[start, loss, n, s]) for s in SEEDS):.2f}"
+                for n in NOISES
+            ]
+            lines.append(f"| calibration error, {loss} | " + " | ".join(errors) + " |")
     seconds = [r.time.training for r in results.values()]
     lines += [
         "",
@@ -134,6 +140,11 @@ def page(out: Path, jobs: int) -> str:
 def _accuracy(result: RunResult) -> float:
     assert result.final is not None
     return result.final.accuracy
+
+
+def _calibration(result: RunResult) -> float:
+    assert result.final is not None
+    return result.final.calibration_error
 
 
 def _mean_std(values: list[float]) -> str:
@@ -169,6 +180,7 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for _ in pool.map(lambda cell: fit(arguments.caltech, arguments.out, cell), cells):
             pass
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(arguments.out, arguments.jobs), encoding="utf-8")
 
 
