@@ -56,8 +56,7 @@ def batch_size(device: torch.device) -> int:
     """Pictures per forward pass of the image tower.
 
     Few on a CPU: with 32, a convolution's output is a fresh block of a hundred megabytes that the
-    system zeroes page by page every time; with 4 the allocator uses the same memory again, and a
-    core encodes 1.7 times as many pictures of the packaged model.
+    system zeroes page by page every time; with 4 the allocator uses the same memory again.
     """
     return 128 if device.type == "cuda" else max(4, 2 * torch.get_num_threads())
 

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     how), 130 interrupted.
     """
     # Threads that wait by sleeping, not spinning: on a machine that does other work besides, two
-    # spinning threads make a training step 10 to 50 times slower. Must be set before torch loads.
+    # spinning threads make a training step many times slower. Must be set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text

@@ -93,8 +93,8 @@ class SharedPrefixEngine:
         layout: C prompts.
         class_specific: whether every class has context vectors of its own.
         classes_at_once: classes in memory at a time while training, None for all. With fewer, a
-            chunk's states are computed again in the backward pass: a third more time, exactly the
-            same gradient, and memory for one chunk only.
+            chunk's states are computed again in the backward pass: one forward pass more, exactly
+            the same gradient, and memory for one chunk only.
     """
 
     def __init__(

@@ -224,9 +224,8 @@ def _label_ends(
         )
 
 
-def _line(
-    canvas: Canvas, axes: Axes, x: Sequence[float], y: Sequence[float], mark: Mark, **more: Any
-) -> None:
+def plot_line(canvas: Canvas, axes: Axes, x: Any, y: Any, mark: Mark, **more: Any) -> None:
+    """A line with the colour, marker and dashes of ``mark``; ``more`` goes to matplotlib."""
     style: Any = (0, mark.dash) if mark.dash else "solid"
     settings = {
         "color": canvas.colour(mark.colour),
@@ -371,7 +370,7 @@ def _accuracy_panel(canvas: Canvas, axes: Axes, block: Block, title: str, height
         if any(std):
             axes.errorbar(x, y, std, fmt="none", ecolor=colour, elinewidth=1.4, alpha=0.6, zorder=2)
         wide = 2.8 if method.canonical == "dspt" else 2.0
-        _line(canvas, axes, x, y, mark, linewidth=wide)
+        plot_line(canvas, axes, x, y, mark, linewidth=wide)
         ends.append((y[-1], method.name if short else method.label, colour))
     if len({text for _, text, _ in ends}) < len(ends):  # variants of one loss
         drawn = [m for m in block.methods if _points(block, m)]
@@ -443,7 +442,7 @@ def training_curves(result: RunResult) -> Drawing:
                 continue
             x, y = (list(part) for part in zip(*rows, strict=True))
             every = max(1, len(x) // 6)
-            _line(canvas, axes, x, y, Mark(colour, marker, dash), markevery=every)
+            plot_line(canvas, axes, x, y, Mark(colour, marker, dash), markevery=every)
             ends.append((y[-1], name, canvas.colour(colour)))
         if zero is not None and epochs:
             axes.plot(
@@ -530,7 +529,7 @@ def _gradient_panel(
         colour = canvas.colour(mark.colour)
         if len(results) > 1:
             axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, zorder=1)
-        _line(canvas, axes, x, mean, mark, markevery=max(1, len(x) // 6))
+        plot_line(canvas, axes, x, mean, mark, markevery=max(1, len(x) // 6))
         ends.append((mean[-1], name, colour))
         top = max(top, *high)
     axes.set_ylim(0, top * 1.08 or 1.0)
@@ -601,7 +600,7 @@ def gradient_by_probability(
             name = loss_label(loss)
             if "q" in options:
                 name += f" (q = {options['q']:g})"
-            _line(
+            plot_line(
                 canvas,
                 axes,
                 list(p),

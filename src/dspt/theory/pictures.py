@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dspt.report.figures import NARROW, WIDE, Canvas, Drawing
+from dspt.report.figures import NARROW, WIDE, Canvas, Drawing, plot_line
 from dspt.report.palette import Mark, assign_marks, loss_label
 from dspt.theory import bounds, closed_forms
 
@@ -36,18 +36,7 @@ _BY_CLASSES = (
 
 
 def _plot(canvas: Canvas, axes: Axes, x: Any, y: Any, mark: Mark, **more: Any) -> None:
-    settings = {
-        "color": canvas.colour(mark.colour),
-        "linestyle": (0, mark.dash) if mark.dash else "solid",
-        "linewidth": 2.2,
-        "marker": mark.marker,
-        "markeredgecolor": canvas.colour("card"),
-        "markeredgewidth": 1.2,
-        "solid_capstyle": "round",
-        "zorder": 3,
-        **more,
-    }
-    axes.plot(x, y, **settings)
+    plot_line(canvas, axes, x, y, mark, **{"linewidth": 2.2, **more})
 
 
 def _frame(axes: Axes, title: str, x: str, grid: Any = "y") -> None:
