@@ -27,33 +27,33 @@ Product = tuple[int, int, int]
 
 
 def required_products(
-    tower: TextTower, own_tokens: int, shared_tokens: int, classes: int
+    tower: TextTower, own_tokens: int, context_tokens: int, classes: int
 ) -> Counter[Product]:
     """The matrix products of one step with frozen weights, and how often each is done.
 
     Every product x W of the forward pass has one of the gradient by x in the backward pass, none by
-    W. In the first layer, own tokens need no query, key and value (they are constant).
+    W. In the first layer only context vectors need queries, keys and values (the rest is constant).
 
     Args:
         tower: gives width, hidden width, layers and output dimension.
         own_tokens: of all classes together.
-        shared_tokens: computed once.
+        context_tokens: context vectors; with [SOS] before them they are computed once.
         classes: number of them; in the last layer only one token each goes on.
     """
     width, hidden = tower.width, tower.blocks[0].fc_weight.shape[0]
-    layers = len(tower.blocks)
+    layers, rows = len(tower.blocks), own_tokens + 1 + context_tokens
     products: Counter[Product] = Counter()
 
     def add(rows: int, inner: int, columns: int, times: int = 1) -> None:
         products[rows, inner, columns] += times
         products[rows, columns, inner] += times  # gradient by the input
 
-    for rows, qkv in ((own_tokens, layers - 2), (shared_tokens, layers - 1)):
-        add(rows, width, 3 * width, qkv)
-        add(rows, width, width, layers - 1)
-        add(rows, width, hidden, layers - 1)
-        add(rows, hidden, width, layers - 1)
-        add(rows, width, 2 * width)  # last layer: keys and values
+    add(context_tokens, width, 3 * width)
+    add(rows, width, 3 * width, layers - 2)
+    add(rows, width, width, layers - 1)
+    add(rows, width, hidden, layers - 1)
+    add(rows, hidden, width, layers - 1)
+    add(rows, width, 2 * width)  # last layer: keys and values
     add(classes, width, width, 2)  # last layer: query and output
     add(classes, width, hidden)
     add(classes, hidden, width)
@@ -85,10 +85,8 @@ def main() -> None:
     names = common.two_word_names(arguments.classes)
     layout = build_layout(backbone.tokenizer, names, steps.N_CTX)
     lengths = backbone.text_tower.read_positions(layout.ids) + 1
-    shared = 1 + steps.N_CTX
-    needed = required_products(
-        backbone.text_tower, int((lengths - shared).sum()), shared, len(names)
-    )
+    own = int((lengths - 1 - steps.N_CTX).sum())
+    needed = required_products(backbone.text_tower, own, steps.N_CTX, len(names))
     # Each turn times the whole step and every product once, so drift meets both alike.
     candidates: dict[str, Callable[[], object]] = {"step": steps.fast_step(backbone, names)}
     candidates |= {str(shape): product(shape) for shape in needed}

@@ -1,4 +1,4 @@
-"""How does a step grow with the classes, and with prompts trained side by side?
+"""How does a step grow with classes, context vectors, and prompts trained side by side?
 
 python -m benchmarks.growth
 """
@@ -6,6 +6,7 @@ python -m benchmarks.growth
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,6 +15,7 @@ from dspt.backbones import load_backbone
 
 QUESTION = "growth"
 CLASSES = (10, 30, 100, 300, 1000)
+CONTEXT = (4, 16, 32)
 RUNS = (1, 2, 4, 8)
 
 
@@ -22,29 +24,47 @@ def main() -> None:
     arguments = common.parser(__doc__ or "").parse_args()
     torch.set_num_threads(arguments.threads)
     backbone = load_backbone(arguments.backbone, "none")
-
-    by_classes = common.in_turns(
-        {str(c): steps.fast_step(backbone, common.two_word_names(c)) for c in CLASSES},
-        arguments.rounds,
-    )
-    hundred = by_classes["100"]
-    common.print_table(
-        ["classes", "median s", "times 100 classes"],
-        [[c, statistics.median(t), common.ratio(t, hundred)] for c, t in by_classes.items()],
-    )
-    print()
     names = common.two_word_names(100)
-    by_runs = common.in_turns(
-        {str(k): steps.fast_step(backbone, names, k) for k in RUNS}, arguments.rounds
-    )
-    common.print_table(
-        ["prompts at once", "median s", "times as many single steps"],
-        [
-            [k, statistics.median(t), common.ratio(t, by_runs["1"]) / int(k)]
-            for k, t in by_runs.items()
-        ],
-    )
-    common.keep(arguments.out, QUESTION, {"by_classes": by_classes, "by_runs": by_runs}, arguments)
+
+    def grown(
+        what: str,
+        sizes: Sequence[int],
+        step: Callable[[int], Callable[[], object]],
+        base: int,
+        many: bool = False,
+    ) -> dict[str, list[float]]:
+        times = common.in_turns({str(size): step(size) for size in sizes}, arguments.rounds)
+        rows = []
+        for size, seconds in times.items():
+            ratio = common.ratio(seconds, times[str(base)]) / (int(size) if many else 1)
+            rows.append([size, statistics.median(seconds), ratio])
+        against = "times as many single steps" if many else f"times {base} {what}"
+        common.print_table([what, "median s", against], rows)
+        print()
+        return times
+
+    numbers = {
+        "by_classes": grown(
+            "classes",
+            CLASSES,
+            lambda c: steps.fast_step(backbone, common.two_word_names(c)),
+            base=100,
+        ),
+        "by_context": grown(
+            "context vectors",
+            CONTEXT,
+            lambda n: steps.fast_step(backbone, names, n_ctx=n),
+            base=16,
+        ),
+        "by_runs": grown(
+            "prompts at once",
+            RUNS,
+            lambda k: steps.fast_step(backbone, names, k),
+            base=1,
+            many=True,
+        ),
+    }
+    common.keep(arguments.out, QUESTION, numbers, arguments)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ N_CTX = 16
 BATCH = 32
 
 
-def context_of(backbone: Backbone, runs: int = 1) -> Tensor:
+def context_of(backbone: Backbone, runs: int = 1, n_ctx: int = N_CTX) -> Tensor:
     """Context vectors to train, [K, M, W]."""
     assert backbone.text_tower is not None
-    start = torch.randn(runs, N_CTX, backbone.text_tower.width, generator=_generator())
+    start = torch.randn(runs, n_ctx, backbone.text_tower.width, generator=_generator())
     return (0.02 * start).to(backbone.device).requires_grad_(True)
 
 
@@ -44,10 +44,17 @@ def plain_step(
     )
 
 
-def fast_step(backbone: Backbone, names: Sequence[str], runs: int = 1) -> Callable[[], object]:
+def fast_step(
+    backbone: Backbone,
+    names: Sequence[str],
+    runs: int = 1,
+    *,
+    n_ctx: int = N_CTX,
+    position: str = "end",
+) -> Callable[[], object]:
     """One step of ours, with cached image features, for K prompts at once."""
-    engine = text_engine(backbone, names, N_CTX)
-    return step_of(backbone, context_of(backbone, runs), engine, None, len(names))
+    engine = text_engine(backbone, names, n_ctx, position=position, runs=runs)
+    return step_of(backbone, context_of(backbone, runs, n_ctx), engine, None, len(names))
 
 
 def step_of(

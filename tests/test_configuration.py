@@ -37,6 +37,8 @@ def test_noise_can_be_text_or_a_spec() -> None:
         {"noise": "symmetric:0.1", "loss_options": {"q": 0.1 + 0.2}, "draw_seed": 10**25},
         {"prompt": {"init": "ein Bild von", "position": "middle"}, "recipe": {"lr": 1 / 3}},
         {"template": "é {}", "holdout": 0.0, "views": 3},
+        {"method": "nlprompt", "method_options": {"reg": 0.1, "noisy_loss": "dspt"}},
+        {"classes": "base", "transfer": ("new", "dtd"), "evidence": True},
     ],
 )
 def test_json_round_trip(fields: dict[str, object]) -> None:
@@ -60,7 +62,7 @@ def test_json_round_trip(fields: dict[str, object]) -> None:
         ("holdout", float("nan")),
         ("template", "a photo"),
         ("template", "{} and {}"),
-        ("loss_options", {"q": "x"}),
+        ("method_options", {"q": [1]}),
         ("colour", "red"),
         ("data", None),
     ],
@@ -92,3 +94,9 @@ def test_the_given_value_is_shown() -> None:
 
 def test_a_near_miss_of_a_noise_is_helped() -> None:
     assert 'did you mean "symmetric:0.5"' in refusal(noise="sym:0.5")
+
+
+def test_a_loss_is_a_method_by_its_short_name() -> None:
+    short = build_config(data="d", loss="gce", loss_options={"q": 0.5})
+    assert short == build_config(data="d", method="gce", method_options={"q": 0.5})
+    assert "give loss or method, not both" in refusal(loss="ce", method="gce")

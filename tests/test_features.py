@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -20,9 +21,18 @@ from tests.tiny import (
 
 from dspt.backbones import Backbone, load_backbone
 from dspt.data import open_image
-from dspt.features import augment, batch_size, default_cache, extract_features
+from dspt.errors import UserError
+from dspt.features import (
+    _Preparation,
+    augment,
+    batch_size,
+    default_cache,
+    extract_features,
+    group_size,
+)
 
 BATCH_SIZE = batch_size(torch.device("cpu"))
+GROUP_SIZE = group_size(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -132,24 +142,26 @@ def test_a_damaged_shard_is_noticed_and_made_again(
     torch.testing.assert_close(again.values, first.values, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("after", [1, BATCH_SIZE + 1, GROUP_SIZE, GROUP_SIZE + 1])
 def test_an_interrupted_extraction_keeps_what_was_done(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    images = some_pictures(100)
-    whole = extract_features(backbone, images, range(100), cache=tmp_path / "whole")
+    n = 2 * GROUP_SIZE
+    images = some_pictures(n)
+    whole = extract_features(backbone, images, range(n), cache=tmp_path / "whole")
 
     def interrupt(done: int, total: int) -> None:
-        assert total == 100
-        if done == BATCH_SIZE + 1:
+        assert total == n
+        if done == after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         extract_features(
-            backbone, images, range(100), cache=tmp_path / "cache", on_progress=interrupt
+            backbone, images, range(n), cache=tmp_path / "cache", on_progress=interrupt
         )
     rows = count_encoded(monkeypatch)
-    again = extract_features(backbone, images, range(100), cache=tmp_path / "cache")
-    assert rows() == 100 - BATCH_SIZE
+    again = extract_features(backbone, images, range(n), cache=tmp_path / "cache")
+    assert n - after <= rows() <= n - after + 1
     assert torch.equal(again.values, whole.values)
 
 
@@ -280,20 +292,21 @@ def test_few_pictures_are_in_memory_at_once(backbone: Backbone, tmp_path: Path) 
                 self.most = max(self.most, self.started - self.finished)
             return super().read(i)
 
-    images = Watched(some_pictures(300).files)
+    n = 5 * GROUP_SIZE
+    images = Watched(some_pictures(n).files)
 
     def progress(done: int, total: int) -> None:
         images.finished = done
 
-    extract_features(backbone, images, range(300), cache=tmp_path, workers=3, on_progress=progress)
-    assert images.started == 300
-    assert images.most <= 2 * BATCH_SIZE + 3 + 1
+    extract_features(backbone, images, range(n), cache=tmp_path, workers=3, on_progress=progress)
+    assert images.started == n
+    assert images.most <= 2 * GROUP_SIZE + 1  # a group that is encoded, one that is read ahead
 
 
 def test_many_shards_when_there_are_many_pictures(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dspt.features.SHARD_SIZE", 10)
+    monkeypatch.setattr("dspt.feature_cache.SHARD_SIZE", 10)
     images = some_pictures(35)
     first = extract_features(backbone, images, range(35), cache=tmp_path)
     assert len(shards(tmp_path)) == 4
@@ -323,3 +336,71 @@ def test_a_feature_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     for start in (0, 5, 39):
         alone = extract_features(backbone, images, [start], cache=tmp_path / str(start)).values
         assert torch.equal(alone[0], together[start])
+
+
+def test_half_precision_is_rounding_and_nothing_else(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a row was just computed or lay in the cache."""
+    images = some_pictures(12)
+    full = extract_features(backbone, images, range(12), cache=tmp_path, views=1)
+    rows = count_encoded(monkeypatch)
+    first = extract_features(backbone, images, [3, 4], cache=tmp_path, views=1, dtype="fp16")
+    assert rows() == 4, "entries of another precision are not used"
+    mixed = extract_features(backbone, images, range(12), cache=tmp_path, views=1, dtype="fp16")
+    assert rows() == 24
+    again = extract_features(backbone, images, range(12), cache=tmp_path, views=1, dtype="fp16")
+    assert rows() == 24
+    for found in (mixed, again):
+        assert found.values.dtype == torch.float32
+        assert torch.equal(found.values, full.values.half().float())
+    assert torch.equal(first.values, mixed.values[[3, 4]])
+    unchanged = extract_features(backbone, images, range(12), cache=tmp_path, views=1)
+    assert rows() == 24
+    assert torch.equal(unchanged.values, full.values)
+
+
+def test_a_broken_picture_is_named_at_each_of_its_places(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    images = some_pictures(5)
+    for key in ("red/1.png", "red/3.png"):
+        images.files[key] = b"broken"
+    found = extract_features(backbone, images, [3, 0, 1, 3], cache=tmp_path)
+    assert found.readable.tolist() == [False, True, False, False]
+    keys = [line.split(" cannot")[0] for line in found.unreadable]
+    assert keys == ["picture red/3.png", "picture red/1.png", "picture red/3.png"]
+
+
+@pytest.mark.parametrize("name", ["default", "tiny"])
+def test_preprocessing_in_two_parts_is_the_models_own(backbone: Backbone, name: str) -> None:
+    used = backbone if name == "tiny" else load_backbone("default", device="cpu")
+    prepare = _Preparation.of(used)
+    assert prepare.mean is not None, "open_clip's preprocessing is no longer recognised"
+    noise = np.random.default_rng(0).integers(0, 256, (3, 61, 47, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(pixels) for pixels in noise]
+    batch = prepare.batch([prepare.picture(picture) for picture in pictures], used.device)
+    whole = torch.stack([used.preprocess(picture) for picture in pictures])
+    assert torch.equal(batch, whole)
+
+
+def test_any_other_preprocessing_is_left_whole(backbone: Backbone, tmp_path: Path) -> None:
+    def halved(picture: Image.Image) -> torch.Tensor:
+        return backbone.preprocess(picture) / 2
+
+    other = dataclasses.replace(backbone, preprocess=halved)
+    images = some_pictures(3)
+    found = extract_features(other, images, range(3), cache=tmp_path)
+    direct = backbone.encode_image(halved(open_image(images.read(1), ""))[None])[0]
+    torch.testing.assert_close(found.values[1, 0], direct, rtol=0, atol=2e-6)
+
+
+def test_too_little_gpu_memory_is_one_line(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Backbone, batch: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 96.00 MiB.")
+
+    monkeypatch.setattr(Backbone, "encode_image", full)
+    with pytest.raises(UserError, match=r"image features: too little GPU memory \(96.00 MiB"):
+        extract_features(backbone, some_pictures(3), range(3), cache=tmp_path)

@@ -32,7 +32,7 @@ from dspt.configuration import build_config
 from dspt.data import load_dataset
 from dspt.errors import UserError
 from dspt.fitting import FittedRun, fit, fit_many
-from dspt.model import PromptModel, context_fingerprint
+from dspt.model import PromptModel, load_model
 from dspt.progress import Advance
 from dspt.prompts import initial_context
 from dspt.result import RunResult
@@ -96,7 +96,7 @@ def test_the_files_and_the_result_are_complete(fitted: Any, place: Path, tmp_pat
     assert result.zero_shot.template == "a photo of a {}."
     assert result.time.total >= result.time.training >= 0
     saved = PromptModel.load(tmp_path / "run", backbone=run.model.backbone)
-    assert result.context_fingerprint == context_fingerprint(saved.context)
+    assert result.context_fingerprint == saved.fingerprint
     assert torch.equal(saved.context, run.model.context)
     assert saved.prompt.n_ctx == 16
 
@@ -385,6 +385,9 @@ def test_interrupted_while_extracting_features(fitted: Any, tmp_path: Path) -> N
         {"loss": "dsp"},
         {"loss": "gce", "loss_options": {"q": 2.0}},
         {"loss": "ce", "loss_options": {"q": 0.5}},
+        {"method": "nlprompt", "method_options": {"reg": 0.0}},
+        {"method": "linear-probe", "transfer": ("new",), "classes": "base"},
+        {"transfer": ("new",)},
         {"shots": 0},
         {"template": "x"},
         {"label_column": "label"},
@@ -556,6 +559,54 @@ def test_side_by_side_equals_one_by_one(
         assert [s.id for s in run.suspects[:3]] == [s.id for s in alone.suspects[:3]]
         assert run.folder == folder
         assert set(files_of(folder)) == FINISHED_RUN - {"config.json"}
+
+
+@pytest.mark.parametrize("method", ["elr", "nlprompt", "joapr", "label-smoothing", "nce+rce"])
+def test_a_method_interrupted_goes_on_to_the_identical_result(
+    fitted: Any, tmp_path: Path, method: str
+) -> None:
+    settings: dict[str, Any] = {"method": method, "shots": 4, "noise": "symmetric:0.5"}
+    fitted(out=tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(out=tmp_path / "cut", progress=Interrupting("training", 7), **settings)
+    fitted(out=tmp_path / "cut", **settings)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "zero-shot-ensemble", "linear-probe"])
+def test_a_method_without_a_prompt_leaves_a_run_that_predicts(
+    fitted: Any, place: Path, tmp_path: Path, method: str
+) -> None:
+    run = fitted(out=tmp_path / "run", method=method, shots=4, noise="symmetric:0.2")
+    assert set(files_of(tmp_path / "run")) == FINISHED_RUN - {
+        "prompt.safetensors",
+        "metrics.jsonl",
+    } | {"head.safetensors"}
+    assert run.result.epochs == []
+    assert run.result.final is not None
+    assert run.result.final.accuracy > 0.6
+    if method == "zero-shot":
+        assert run.result.final == run.result.zero_shot.test
+    back = load_model(tmp_path / "run", backbone=run.model.backbone)
+    pictures = sorted((place / "pictures" / "test").rglob("*.png"))[:5]
+    assert back.predict(pictures) == run.model.predict(pictures)
+    assert fitted(out=tmp_path / "run", method=method, shots=4, noise="symmetric:0.2").result == (
+        run.result
+    )
+
+
+def test_base_to_new_and_cross_dataset(fitted: Any, place: Path, backbone: Backbone) -> None:
+    data = str(place / "pictures")
+    settings: dict[str, Any] = {"classes": "base", "transfer": ("new", data), "shots": 4}
+    for method in ("dspt", "zero-shot"):
+        result = fitted(method=method, data=data, **settings).result
+        assert len(result.data.class_names) == 3
+        new, everything = result.transfers
+        assert (new.target, new.n_classes, new.tuned.n) == ("new", 3, 12)
+        assert (everything.target, everything.n_classes, everything.tuned.n) == (data, 6, 24)
+        assert everything.zero_shot.accuracy > 0.9
+        if method == "zero-shot":
+            assert new.tuned == new.zero_shot
 
 
 @pytest.mark.parametrize(

@@ -218,4 +218,4 @@ def test_a_header_that_makes_no_sense_is_refused(
 
 def test_another_format_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     save_file({"context": torch.zeros(3, 32)}, tmp_path / "prompt", metadata={"format": "pt"})
-    assert "no prompt of this version" in refusal(tmp_path / "prompt", backbone)
+    assert "no model of this version" in refusal(tmp_path / "prompt", backbone)

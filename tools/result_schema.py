@@ -19,10 +19,13 @@ from dspt.result import (
     Environment,
     EpochMetrics,
     Evaluation,
+    Evidence,
     NoiseInfo,
     RunResult,
+    SampleEvidence,
     Suspect,
     Timing,
+    UpdateEvidence,
     ZeroShot,
 )
 from dspt.training.recipe import Recipe
@@ -65,6 +68,9 @@ MODELS: tuple[type[BaseModel], ...] = (
     ZeroShot,
     Evaluation,
     EpochMetrics,
+    Evidence,
+    SampleEvidence,
+    UpdateEvidence,
     Timing,
     Environment,
     Suspect,

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from dspt.errors import UserError
-from dspt.noise import NoiseSpec
+from dspt.noise import NoiseSpec, resolve
 from dspt.training.recipe import Recipe
 
 
@@ -49,12 +49,18 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str = Field(description="as given to dspt.load_dataset")
+    data_root: str | None = Field(
+        None, description="where data sets known by name lie; default: $DSPT_DATA"
+    )
+    classes: str = Field(
+        "all", description='"all", "base" or "new" (halves of the classes), or "first:N"'
+    )
     backbone: str = Field("default", description="as given to dspt.load_backbone")
     pretrained: str | None = Field(None, description="tag or file of the weights")
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    loss: str = Field("dspt", description="a name of dspt.losses")
-    loss_options: dict[str, float] = Field(
-        default_factory=dict, description="the loss's own settings, for example q of gce"
+    method: str = Field("dspt", description="a name of dspt.methods; every loss is one")
+    method_options: dict[str, float | str] = Field(
+        default_factory=dict, description="the method's own settings, for example q of gce"
     )
     shots: int | None = Field(16, ge=1, description="pictures per class; null means all")
     noise: NoiseSpec = NoiseSpec()
@@ -64,6 +70,15 @@ class FitConfig(BaseModel):
     prompt: PromptConfig = PromptConfig()
     recipe: Recipe = Recipe()
     views: int = Field(0, ge=0, description="augmented views per training picture; 0 = the picture")
+    feature_precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="of the image features; fp16 halves the cache on disk"
+    )
+    evidence: bool = Field(False, description="measure after every epoch what the gradient does")
+    transfer: tuple[str, ...] = Field(
+        (),
+        description='what else to test the prompt on: "new" for the other half of the classes '
+        "(with classes=base), or other data sets",
+    )
     template: str | None = Field(
         None, description="zero-shot template with {}; default: the data set's own"
     )
@@ -76,16 +91,27 @@ class FitConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_seed_for_all(cls, fields: Any) -> Any:
+    def _fill_in(cls, fields: Any) -> Any:
         if isinstance(fields, dict):
             seed = fields.get("seed", 1)
             fields = {"draw_seed": seed, "noise_seed": seed, **fields}
+            # Plain prompt tuning with a loss is the method of the loss's name.
+            for short, name in (("loss", "method"), ("loss_options", "method_options")):
+                if short in fields:
+                    value = fields.pop(short)
+                    if fields.setdefault(name, value) != value:
+                        raise ValueError(f"give {short} or {name}, not both")
         return fields
 
     @field_validator("noise", mode="before")
     @classmethod
     def _parse_noise(cls, value: Any) -> Any:
         return NoiseSpec.parse(value) if isinstance(value, str) else value
+
+    @field_validator("noise")
+    @classmethod
+    def _pin_noise(cls, value: NoiseSpec) -> NoiseSpec:
+        return resolve(value)
 
     @field_validator("template")
     @classmethod

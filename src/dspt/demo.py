@@ -20,7 +20,7 @@ from dspt.report.figures import accuracy_against_noise
 from dspt.run_folder import CHECKPOINT_FILE, REPORT_FILE, claim
 from dspt.thumbnails import thumbnailer
 
-LOSSES = ("ce", "dspt")
+METHODS = ("ce", "dspt")
 RATES = (0.0, 0.25, 0.5, 0.75)
 GALLERY_RATE = 0.5
 FIGURE_FILE = "accuracy.png"
@@ -31,7 +31,7 @@ class Demo:
     """What the demonstration made.
 
     Attributes:
-        runs: one per loss, noise rate and seed, in that order.
+        runs: one per method, noise rate and seed, in that order.
         report: the page.
     """
 
@@ -72,16 +72,18 @@ def run_demo(
     configs = [
         build_config(
             data="demo",
-            loss=loss,
+            method=method,
             noise="none" if rate == 0 else f"symmetric:{rate}",
             seed=seed,
             recipe={"epochs": epochs},
         )
-        for loss in LOSSES
+        for method in METHODS
         for rate in RATES
         for seed in seeds
     ]
-    folders = [out / "runs" / f"{c.loss}-{c.noise}-seed{c.seed}".replace(":", "") for c in configs]
+    folders = [
+        out / "runs" / f"{c.method}-{c.noise}-seed{c.seed}".replace(":", "") for c in configs
+    ]
     for config, folder in zip(configs, folders, strict=True):
         claim(folder, config, overwrite=True)
     runs = fit_many(
@@ -94,7 +96,7 @@ def run_demo(
         progress=progress,
     )
     shown = {
-        run.result.config.loss: run
+        run.result.config.method: run
         for run in reversed(runs)
         if run.result.config.noise.rate == GALLERY_RATE
     }

@@ -3,8 +3,11 @@
 The image tower is frozen, so a picture has one feature for ever. The cache is keyed by what decides
 it: the tower's weights, precision and preprocessing (the folder), and the bytes of the picture and
 the view (the entry). Names, data sets and runs play no part, so nothing is ever reused wrongly and
-everything is shared. Entries are written in shards as extraction goes on; an interrupted extraction
-loses at most one shard.
+everything is shared. Entries are written in shards as extraction goes on
+(:mod:`dspt.feature_cache`); an interrupted extraction loses at most one batch.
+
+The bytes of every picture are read and hashed at every start. An index by path, size and times
+would save that and would be wrong when a file is exchanged without a trace in them.
 """
 
 from __future__ import annotations
@@ -14,27 +17,28 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dspt.backbones import Backbone
+from dspt.backbones.devices import clear_memory_errors
 from dspt.data.dataset import ImageStore
 from dspt.data.images import UnreadableImage, open_image
-from dspt.files import atomic_path
+from dspt.feature_cache import FeatureCache, FeatureType
 from dspt.seeding import keyed_uint64
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SHARD_SIZE = 1024
-CACHE_VERSION = "1"
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,16 @@ def default_cache() -> Path:
     return Path(base) / "dspt"
 
 
+def group_size(device: torch.device) -> int:
+    """Pictures that are decoded together.
+
+    On a CPU decoding and the tower want the same cores, and a tower whose threads wait for one that
+    was pushed aside loses far more than the decoding takes. So they take turns: a group is decoded
+    on all cores, then encoded on all cores. Beside a GPU the next group is decoded meanwhile.
+    """
+    return batch_size(device) * (1 if device.type == "cuda" else 16)
+
+
 def extract_features(
     backbone: Backbone,
     images: ImageStore,
@@ -76,6 +90,7 @@ def extract_features(
     *,
     views: int = 0,
     cache: Path | None = None,
+    dtype: FeatureType = "fp32",
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageFeatures:
@@ -88,75 +103,95 @@ def extract_features(
         views: number of augmented views beside the plain picture (random resized crop and flip,
             CoOp's augmentation); view v of a picture is always the same one.
         cache: folder; None for :func:`default_cache`.
-        workers: threads that read and decode; default one per processor.
+        dtype: how the cache stores features. fp16 halves its size; the values are rounded whether
+            they were in the cache before or not, so a result does not depend on that.
+        workers: threads that read, and threads that decode; default one per processor.
         on_progress: called with (pictures done, n).
 
     Returns:
-        Features [n, 1 + views, D] on the backbone's device.
+        Features [n, 1 + views, D], fp32 on the backbone's device.
+
+    Raises:
+        UserError: when the memory of the device is too small, or the cache cannot be written.
     """
     folder = (cache or default_cache()) / "features" / backbone.image_fingerprint[:32]
-    batch = batch_size(backbone.device)
-    stores = [_ViewCache(folder / _view_name(view)) for view in range(1 + views)]
-    n, dim = len(indices), backbone.embed_dim
-    values = torch.zeros(n, 1 + views, dim)
-    problems: list[str] = []
-
-    def load(job: tuple[int, int]) -> _Loaded:
-        row, index = job
-        key = images.key(index)
-        data = images.read(index)
-        digest = hashlib.sha256(data).digest()
-        missing = [view for view, store in enumerate(stores) if digest not in store]
-        tensors = []
-        if missing:
-            try:
-                picture = open_image(data, key)
-            except UnreadableImage as error:
-                return _Loaded(row, digest, [], [], str(error))
-            tensors = [
-                backbone.preprocess(augment(picture, digest, view) if view else picture)
-                for view in missing
-            ]
-        return _Loaded(row, digest, missing, tensors, None)
-
+    caches = [FeatureCache(folder, view, dtype) for view in range(1 + views)]
+    workers = workers or os.cpu_count() or 1
+    n, group = len(indices), group_size(backbone.device)
     digests: list[bytes | None] = [None] * n
-    waiting: dict[bytes, _Loaded] = {}  # by content, so the same picture is encoded once
+    problems: dict[int, str] = {}
+    unknown: dict[bytes, _Picture] = {}  # by content, so the same picture is encoded once
+    done = 0
 
-    def encode() -> None:
-        if not waiting:
-            return
-        tensors = [tensor for item in waiting.values() for tensor in item.tensors]
-        encoded = iter(_encode(backbone, tensors, batch))
-        for item in waiting.values():
-            for view in item.views:
-                stores[view].add(item.digest, next(encoded))
-        waiting.clear()
-
-    jobs = [(row, int(index)) for row, index in enumerate(indices)]
-    try:
-        for done, item in enumerate(
-            _in_parallel(load, jobs, workers or os.cpu_count() or 1, 2 * batch), 1
-        ):
-            if item.problem is None:
-                digests[item.row] = item.digest
-                if any(item.digest not in stores[view] for view in item.views):
-                    waiting.setdefault(item.digest, item)
-                    if sum(len(other.tensors) for other in waiting.values()) >= batch:
-                        encode()
-            else:
-                problems.append(item.problem)
+    def finished(pictures: int) -> None:
+        nonlocal done
+        for _ in range(pictures):
+            done += 1
             if on_progress:
                 on_progress(done, n)
-        encode()
-    finally:
-        for store in stores:
-            store.flush()
-    for row, digest in enumerate(digests):
-        if digest is not None:
-            for view, store in enumerate(stores):
-                values[row, view] = store.get(digest)
+
+    def read(index: int) -> tuple[str, bytes, bytes]:
+        data = images.read(index)
+        return images.key(index), data, hashlib.sha256(data).digest()
+
+    def unknown_pictures() -> Iterator[_Picture]:
+        stored = _ahead(readers, read, map(int, indices), group)
+        for row, (key, data, digest) in enumerate(stored):
+            digests[row] = digest
+            if digest in unknown:
+                unknown[digest].places.append((row, key))
+                continue
+            missing = [view for view, known in enumerate(caches) if digest not in known]
+            if missing:
+                unknown[digest] = _Picture(digest, data, missing, [(row, key)])
+                yield unknown[digest]
+            else:
+                finished(1)
+
+    def decode(picture: _Picture) -> list[Tensor] | None:
+        try:
+            shown = open_image(picture.data, picture.places[0][1])
+        except UnreadableImage:
+            return None
+        return [
+            prepare.picture(augment(shown, picture.digest, view) if view else shown)
+            for view in picture.views
+        ]
+
+    def decode_group(pictures: list[_Picture]) -> list[Future[list[Tensor] | None]]:
+        return [decoders.submit(decode, picture) for picture in pictures]
+
+    prepare = _Preparation.of(backbone)
+    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as decoders:
+        try:
+            groups = _groups(unknown_pictures(), group)
+            meanwhile = 1 if backbone.device.type == "cuda" else 0
+            for pictures, futures in _started(groups, decode_group, meanwhile):
+                decoded = [future.result() for future in futures]
+                tensors = [tensor for item in decoded for tensor in item or ()]
+                encoded = _encoded(backbone, prepare, tensors)
+                for picture, item in zip(pictures, decoded, strict=True):
+                    if item is None:
+                        for row, key in picture.places:
+                            digests[row], problems[row] = None, _problem(picture.data, key)
+                    else:
+                        for view in picture.views:
+                            caches[view].add(picture.digest, next(encoded))
+                    del unknown[picture.digest]
+                    finished(len(picture.places))
+        finally:
+            readers.shutdown(wait=False, cancel_futures=True)
+            decoders.shutdown(wait=False, cancel_futures=True)
+            for known in caches:
+                known.flush()
+    values = torch.zeros(n, 1 + views, backbone.embed_dim)
     readable = np.array([digest is not None for digest in digests], dtype=bool)
-    return ImageFeatures(values.to(backbone.device), readable, problems)
+    if readable.any():
+        for view, known in enumerate(caches):
+            values[torch.from_numpy(readable), view] = known.take([d for d in digests if d])
+    return ImageFeatures(
+        values.to(backbone.device), readable, [problems[row] for row in sorted(problems)]
+    )
 
 
 def augment(picture: Image, digest: bytes, view: int) -> Image:
@@ -196,109 +231,110 @@ def augment(picture: Image, digest: bytes, view: int) -> Image:
     return crop.transpose(Transpose.FLIP_LEFT_RIGHT) if flip else crop
 
 
-def _encode(backbone: Backbone, tensors: list[Tensor], batch: int) -> Tensor:
-    """Features of preprocessed pictures, [n, D].
+@dataclass(frozen=True)
+class _Picture:
+    """One that is not in the cache."""
+
+    digest: bytes
+    data: bytes
+    views: list[int]  # those that are missing
+    places: list[tuple[int, str]] = field(default_factory=list)  # (row, key), every one
+
+
+def _problem(data: bytes, key: str) -> str:
+    """Why a picture cannot be read, under the name that it has at this place."""
+    try:
+        open_image(data, key)
+    except UnreadableImage as error:
+        return str(error)
+    raise AssertionError(f"picture {key} was unreadable a moment ago")
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """The model's preprocessing in two parts: of one picture, and of a batch.
+
+    open_clip's ends with scaling to [0, 1] and normalising. Both act on every value by itself, so
+    they are the same numbers for a batch at once, in the tower's own threads; what decoding threads
+    hand over is bytes, a quarter of the size. Any other preprocessing is left whole.
+
+    Attributes:
+        picture: image -> [3, height, width], uint8 where ``mean`` is given.
+        mean, std: [3, 1, 1], or None when ``picture`` does everything.
+    """
+
+    picture: Callable[[Image], Tensor]
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> _Preparation:
+        from torchvision.transforms import Compose, Normalize, ToTensor
+
+        whole: Any = backbone.preprocess
+        if type(whole) is not Compose or len(whole.transforms) < 2:
+            return cls(whole)
+        *first, to_tensor, normalize = whole.transforms
+        if not isinstance(to_tensor, ToTensor) or type(normalize) is not Normalize:
+            return cls(whole)
+        shaping = Compose(first)
+
+        def picture(image: Image) -> Tensor:
+            return torch.from_numpy(np.array(shaping(image))).permute(2, 0, 1)
+
+        mean, std = (
+            torch.as_tensor(values, device=backbone.device)[:, None, None]
+            for values in (normalize.mean, normalize.std)
+        )
+        return cls(picture, mean, std)
+
+    def batch(self, pictures: list[Tensor], device: torch.device) -> Tensor:
+        """[n, 3, height, width] fp32 from what ``picture`` gave."""
+        batch = torch.stack(pictures)
+        if self.mean is None or self.std is None:
+            return batch
+        return batch.to(device).float().div_(255).sub_(self.mean).div_(self.std)
+
+
+def _encoded(backbone: Backbone, prepare: _Preparation, pictures: list[Tensor]) -> Iterator[Tensor]:
+    """Features, [D] each, batch by batch.
 
     Always in batches of one size, the last filled up with zeros: a library may compute a small
     batch by another algorithm, and a picture's feature must not depend, not even in its last bit,
     on which others happened to be in the cache already.
     """
-    rows = []
-    for start in range(0, len(tensors), batch):
-        part = tensors[start : start + batch]
-        filled = torch.zeros(batch, *part[0].shape)
-        filled[: len(part)] = torch.stack(part)
-        rows.append(backbone.encode_image(filled)[: len(part)].cpu())
-    return torch.cat(rows)
+    size = batch_size(backbone.device)
+    for start in range(0, len(pictures), size):
+        part = pictures[start : start + size]
+        with clear_memory_errors(
+            "image features", "take a smaller backbone, --precision bf16 or --device cpu"
+        ):
+            batch = prepare.batch(part, backbone.device)
+            filled = torch.cat([batch, batch.new_zeros(size - len(part), *batch.shape[1:])])
+            rows = backbone.encode_image(filled)[: len(part)].cpu()
+        yield from rows
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    row: int
-    digest: bytes
-    views: list[int]  # those that are not in the cache, one tensor each
-    tensors: list[Tensor]
-    problem: str | None
+def _ahead(
+    pool: ThreadPoolExecutor, call: Callable[[_Given], _Made], given: Iterable[_Given], ahead: int
+) -> Iterator[_Made]:
+    """Results in order; at most ``ahead`` of them are there or under way beforehand."""
+    for _, future in _started(given, lambda item: pool.submit(call, item), ahead):
+        yield future.result()
 
 
-def _in_parallel(
-    load: Callable[[tuple[int, int]], _Loaded],
-    jobs: list[tuple[int, int]],
-    workers: int,
-    ahead: int,
-) -> Iterator[_Loaded]:
-    """Results in order; at most ``ahead`` pictures wait besides those being worked on."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[_Loaded]] = deque()
-        remaining = iter(jobs)
-        for job in itertools.islice(remaining, ahead + workers):
-            waiting.append(pool.submit(load, job))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                for job in itertools.islice(remaining, 1):
-                    waiting.append(pool.submit(load, job))
-        finally:
-            for future in waiting:
-                future.cancel()
+def _started(
+    given: Iterable[_Given], start: Callable[[_Given], _Made], ahead: int
+) -> Iterator[tuple[_Given, _Made]]:
+    """(item, what ``start`` made of it), with ``ahead`` more of them started already."""
+    waiting: deque[tuple[_Given, _Made]] = deque()
+    for item in given:
+        waiting.append((item, start(item)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
-def _view_name(view: int) -> str:
-    return f"v{CACHE_VERSION}-picture" if view == 0 else f"v{CACHE_VERSION}-crop-flip-{view}"
-
-
-class _ViewCache:
-    """Features of one view, by SHA-256 of the picture's bytes, in safetensors shards."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._known: dict[bytes, Tensor] = {}
-        self._new: dict[bytes, Tensor] = {}
-        if folder.is_dir():
-            for shard in sorted(folder.glob("*.safetensors")):
-                self._read(shard)
-
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._known
-
-    def get(self, digest: bytes) -> Tensor:
-        return self._known[digest]
-
-    def add(self, digest: bytes, feature: Tensor) -> None:
-        self._known[digest] = feature
-        self._new[digest] = feature
-        if len(self._new) >= SHARD_SIZE:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._new:
-            return
-        from safetensors.torch import save_file
-
-        digests = torch.tensor([list(digest) for digest in self._new], dtype=torch.uint8)
-        values = torch.stack(list(self._new.values())).contiguous()
-        # Named by content: processes that extract the same pictures write the same file.
-        name = hashlib.sha256(digests.numpy().tobytes()).hexdigest()[:32]
-        check = hashlib.sha256(values.numpy().tobytes()).hexdigest()
-        with atomic_path(self._folder / f"{name}.safetensors") as temporary:
-            save_file(
-                {"digests": digests, "features": values}, temporary, metadata={"sha256": check}
-            )
-        self._new.clear()
-
-    def _read(self, shard: Path) -> None:
-        """Take in a shard; one that is damaged is removed, and its pictures are extracted again."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(shard, framework="pt") as stored:
-                digests, values = stored.get_tensor("digests"), stored.get_tensor("features")
-                check = (stored.metadata() or {}).get("sha256")
-        except (SafetensorError, OSError, KeyError):
-            check = values = digests = None
-        if values is None or hashlib.sha256(values.numpy().tobytes()).hexdigest() != check:
-            shard.unlink(missing_ok=True)
-            return
-        raw = digests.numpy()
-        for row in range(len(raw)):
-            self._known[raw[row].tobytes()] = values[row]
+def _groups(items: Iterator[_Picture], size: int) -> Iterator[list[_Picture]]:
+    while group := list(itertools.islice(items, size)):
+        yield group

@@ -19,18 +19,20 @@ import numpy as np
 import torch
 
 from dspt.backbones import Backbone, load_backbone
+from dspt.backbones.devices import clear_memory_errors
 from dspt.configuration import FitConfig, build_config
-from dspt.data import ImageDataset, load_dataset
+from dspt.data import ImageDataset
 from dspt.errors import UserError
 from dspt.files import write_text
-from dspt.losses import per_sample_loss
-from dspt.model import PromptModel
-from dspt.outcome import FittedRun, measure_outcome
+from dspt.methods import check_method, trains_prompt
+from dspt.model import LinearModel, PromptModel, load_model
+from dspt.outcome import FittedRun, bound_model, measure_outcome, prompt_model
 from dspt.progress import Progress, Silent
 from dspt.prompts import TextEngine, text_engine
-from dspt.result import RunResult, Timing
+from dspt.result import EpochMetrics, RunResult, Timing
 from dspt.run_folder import (
     CHECKPOINT_FILE,
+    HEAD_FILE,
     LABELS_FILE,
     METRICS_FILE,
     PROMPT_FILE,
@@ -46,7 +48,16 @@ from dspt.run_folder import (
 )
 from dspt.training.checkpoint import load_checkpoint, save_checkpoint
 from dspt.training.loop import TrainingRun, TrainingState, train
-from dspt.training_set import FeatureTable, TrainingSet, draw_training_set, training_run
+from dspt.training_set import (
+    FeatureTable,
+    TrainingSet,
+    draw_training_set,
+    feature_table,
+    load_configured,
+    training_run,
+    training_set_tensors,
+)
+from dspt.transfer import measure_transfers
 
 __all__ = ["FittedRun", "fit", "fit_many"]
 
@@ -74,7 +85,7 @@ def fit(
         cache: folder for image features; None for the user's cache folder.
         device: for loading the backbone.
         progress: where to report to.
-        **settings: fields of :class:`dspt.configuration.FitConfig`, for example ``loss="dspt"``,
+        **settings: fields of :class:`dspt.configuration.FitConfig`, for example ``method="dspt"``,
             ``shots=16``, ``noise="symmetric:0.5"``, ``seed=1``, ``recipe={"epochs": 50}``.
 
     Returns:
@@ -97,11 +108,11 @@ def fit(
     else:
         settings["backbone"] = backbone
     config = build_config(**settings)
-    per_sample_loss(config.loss, config.loss_options)
+    check_settings(config)
     folder = None if out is None else Path(out)
     if folder is not None and not overwrite:
         refuse_other_run(folder, config)
-    dataset = data if isinstance(data, ImageDataset) else _load(config)
+    dataset = data if isinstance(data, ImageDataset) else load_configured(config)
     if not isinstance(backbone, Backbone):
         with progress.task("loading the backbone") as advance:
             backbone = load_backbone(
@@ -132,6 +143,23 @@ def fit(
     return run
 
 
+def check_settings(config: FitConfig) -> None:
+    """Refuse what cannot be run, before data or model are loaded.
+
+    Raises:
+        UserError: for an unknown method or option, or settings that exclude each other.
+    """
+    check_method(config.method, config.method_options)
+    if not config.transfer:
+        return
+    if config.prompt.class_specific and trains_prompt(config.method):
+        raise UserError("transfer: class-specific context vectors cannot name other classes")
+    if config.method == "linear-probe":
+        raise UserError("transfer: a linear probe knows no other classes; leave transfer out")
+    if "new" in config.transfer and config.classes != "base":
+        raise UserError('transfer: "new" needs classes "base", the half that is trained on')
+
+
 def fit_many(
     configs: Sequence[FitConfig],
     dataset: ImageDataset,
@@ -141,11 +169,14 @@ def fit_many(
     checkpoint: Path | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    features: FeatureTable | None = None,
+    reports: bool = True,
 ) -> list[FittedRun]:
-    """Train several prompts side by side on one data set and one backbone.
+    """Run several configurations on one data set and one backbone; prompts train side by side.
 
-    The configurations may differ in loss, noise, seeds and start, but must agree in what the
-    prompts look like and how they are trained (``prompt`` but for ``init``, ``recipe``, ``views``).
+    The configurations may differ in method, noise, seeds and start, but those that train a prompt
+    must agree in what it looks like and how it is trained (``prompt`` but for ``init``,
+    ``recipe``), and all of them in ``views`` and ``feature_precision``.
 
     Args:
         configs: one per run.
@@ -156,6 +187,8 @@ def fit_many(
             with the same runs goes on from it. None for no such file.
         cache: folder for image features.
         progress: where to report to.
+        features: of this data set and backbone, to be shared among calls.
+        reports: whether to write a page with pictures for every run.
 
     Raises:
         UserError: as :func:`fit`; also when the runs cannot train side by side.
@@ -163,13 +196,81 @@ def fit_many(
     progress = progress or Silent()
     began = time.perf_counter()
     places = list(folders) if folders is not None else [None] * len(configs)
-    features = FeatureTable(backbone, dataset, configs[0].views, cache, progress)
+    if len({(config.views, config.feature_precision) for config in configs}) > 1:
+        raise UserError("runs side by side must agree in views and feature_precision")
+    if features is None:
+        features = feature_table(configs[0], dataset, backbone, cache, progress)
     test = dataset.splits.get("test", np.zeros(0, dtype=np.int64))
-    test = test[features.take(test, "image features of the test pictures", plain=True)]
+    readable = features.take(test, "image features of the test pictures", plain=True)
+    test_problems, test = features.problems(test), test[readable]
     draws = [draw_training_set(config, dataset, features) for config in configs]
     features_seconds = time.perf_counter() - began
 
-    runs = [training_run(d, dataset, backbone, features, test) for d in draws]
+    for place, drawn in zip(places, draws, strict=True):
+        if place is not None:
+            write_labels(place / LABELS_FILE, dataset, drawn.indices, drawn.given, drawn.true, test)
+    began_training = time.perf_counter()
+    runs = [training_set_tensors(d, dataset, backbone, features, test) for d in draws]
+    tuned = [i for i, config in enumerate(configs) if trains_prompt(config.method)]
+    models: dict[int, PromptModel | LinearModel] = {
+        i: bound_model(draws[i], runs[i], dataset, backbone)
+        for i in range(len(configs))
+        if i not in tuned
+    }
+    metrics: dict[int, list[EpochMetrics]] = {}
+    if tuned:
+        state = _train(
+            [draws[i] for i in tuned],
+            [training_run(draws[i], runs[i], dataset, backbone) for i in tuned],
+            dataset,
+            backbone,
+            [places[i] for i in tuned],
+            checkpoint,
+            progress,
+        )
+        for number, i in enumerate(tuned):
+            models[i] = prompt_model(configs[i], state.context[number], dataset, backbone)
+            metrics[i] = state.metrics[number]
+    timing = Timing(
+        image_features=features_seconds,
+        training=time.perf_counter() - began_training,
+        total=time.perf_counter() - began,
+        device=str(backbone.device),
+        threads=torch.get_num_threads(),
+        side_by_side=len(configs),
+    )
+    fitted = []
+    for i, place in enumerate(places):
+        one = measure_outcome(
+            draws[i],
+            runs[i],
+            models[i],
+            metrics.get(i, []),
+            dataset,
+            timing,
+            test_problems + draws[i].problems,
+            measure_transfers(configs[i], models[i], cache, progress),
+        )
+        if place is not None:
+            _write(one, place, reports)
+            one = replace(one, folder=place)
+        fitted.append(one)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return fitted
+
+
+def _train(
+    draws: Sequence[TrainingSet],
+    runs: Sequence[TrainingRun],
+    dataset: ImageDataset,
+    backbone: Backbone,
+    places: Sequence[Path | None],
+    checkpoint: Path | None,
+    progress: Progress,
+) -> TrainingState:
+    """Train the prompts side by side, keeping what is unfinished in ``checkpoint``."""
+    configs = [drawn.config for drawn in draws]
     engine = _engine(configs, dataset, backbone, runs)
     identity = _identity(draws, dataset, backbone)
 
@@ -182,13 +283,10 @@ def fit_many(
             save_checkpoint(checkpoint, state, identity)
 
     state = load_checkpoint(checkpoint, identity, backbone.device) if checkpoint else None
-    for place, drawn in zip(places, draws, strict=True):
-        if place is not None:
-            write_labels(place / LABELS_FILE, dataset, drawn.indices, drawn.given, drawn.true, test)
-    began_training = time.perf_counter()
-    what = "training" if len(configs) == 1 else f"training {len(configs)} prompts side by side"
-    with progress.task(what) as advance:
-        state = train(
+    what = "training" if len(runs) == 1 else f"training {len(runs)} prompts side by side"
+    mend = "fit fewer runs side by side, or take --device cpu"
+    with progress.task(what) as advance, clear_memory_errors("training", mend):
+        return train(
             engine,
             backbone.logit_scale,
             runs,
@@ -197,35 +295,6 @@ def fit_many(
             on_epoch=save,
             on_step=advance,
         )
-    timing = Timing(
-        image_features=features_seconds,
-        training=time.perf_counter() - began_training,
-        total=time.perf_counter() - began,
-        device=str(backbone.device),
-        threads=torch.get_num_threads(),
-    )
-    fitted = []
-    for number, (drawn, run, place) in enumerate(zip(draws, runs, places, strict=True)):
-        one = measure_outcome(
-            drawn, run, state, number, dataset, backbone, timing, features.problems
-        )
-        if place is not None:
-            _write(one, place)
-            one = replace(one, folder=place)
-        fitted.append(one)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return fitted
-
-
-def _load(config: FitConfig) -> ImageDataset:
-    return load_dataset(
-        config.data,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        split_column=config.split_column,
-        holdout=config.holdout,
-    )
 
 
 def _engine(
@@ -240,7 +309,6 @@ def _engine(
             config.prompt.position,
             config.prompt.class_specific,
             config.recipe,
-            config.views,
             len(run.given),
         )
         for run, config in zip(runs, configs, strict=True)
@@ -248,7 +316,7 @@ def _engine(
     if len(shapes) > 1:
         raise UserError(
             "runs trained side by side must agree in prompt (n_ctx, position, class_specific), "
-            "recipe, views and number of training pictures; fit them one by one"
+            "recipe and number of training pictures; fit them one by one"
         )
     prompt = configs[0].prompt
     return text_engine(
@@ -288,17 +356,18 @@ def _finished(folder: Path, dataset: ImageDataset, backbone: Backbone) -> Fitted
                 f"out: the {what} has changed since the run in {folder} was made "
                 f"({then[:12]} then, {now[:12]} now); use another folder or --overwrite"
             )
-    model = PromptModel.load(folder, backbone=backbone)
+    model = load_model(folder, backbone=backbone)
     return FittedRun(result, model, read_suspects(folder, result), dataset, folder)
 
 
-def _write(run: FittedRun, folder: Path) -> None:
+def _write(run: FittedRun, folder: Path, report: bool) -> None:
     """Write a finished run; result.json comes last, so that its presence means completeness."""
     from dspt.report import render_run
     from dspt.thumbnails import thumbnailer
 
-    run.model.save(folder / PROMPT_FILE)
+    run.model.save(folder / (PROMPT_FILE if isinstance(run.model, PromptModel) else HEAD_FILE))
     write_suspects(folder / SUSPECTS_FILE, run.suspects, run.result.data.class_names)
-    html = render_run(run.result, run.suspects, thumbnailer(run.dataset))
-    write_text(folder / REPORT_FILE, html)
+    if report:
+        html = render_run(run.result, run.suspects, thumbnailer(run.dataset))
+        write_text(folder / REPORT_FILE, html)
     run.result.write(folder / RESULT_FILE)

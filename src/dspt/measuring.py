@@ -10,14 +10,16 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from dspt.backbones import load_backbone
+from dspt.classifier import Classifier
 from dspt.data import ImageDataset, load_dataset
 from dspt.errors import UserError
 from dspt.evaluation import evaluate
 from dspt.features import extract_features
-from dspt.model import PromptModel
+from dspt.model import load_model
 from dspt.progress import Progress, Silent
 from dspt.result import Evaluation, RunResult
 from dspt.run_folder import RESULT_FILE
+from dspt.training_set import load_configured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,16 +100,10 @@ def measure_run(
     result = RunResult.read(run / RESULT_FILE)
     config = result.config
     if data is None:
-        dataset = load_dataset(
-            config.data,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            split_column=config.split_column,
-            holdout=config.holdout,
-        )
+        dataset = load_configured(config)
     else:
         dataset = load_dataset(data, **reading)
-    model = PromptModel.load(run, device=device)
+    model = load_model(run, device=device)
     template = result.zero_shot.template
     return _measure(model.backbone, dataset, split, template, model, cache, progress)
 
@@ -117,7 +113,7 @@ def _measure(
     dataset: ImageDataset,
     split: str,
     template: str,
-    model: PromptModel | None,
+    model: Classifier | None,
     cache: Path | None,
     progress: Progress | None,
 ) -> Measurement:

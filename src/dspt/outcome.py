@@ -14,24 +14,27 @@ from torch import Tensor
 
 from dspt import __version__
 from dspt.backbones import Backbone
+from dspt.configuration import FitConfig
 from dspt.data import ImageDataset
 from dspt.evaluation import evaluate, share
-from dspt.model import PromptModel, context_fingerprint
+from dspt.methods import BOUNDS, LabelledFeatures
+from dspt.model import LinearModel, PromptModel
 from dspt.noise import transition_counts
 from dspt.result import (
     BackboneInfo,
     DataInfo,
     Environment,
+    EpochMetrics,
     Evaluation,
     NoiseInfo,
     RunResult,
     Suspect,
     Timing,
+    Transfer,
     ZeroShot,
 )
 from dspt.suspects import rank_suspects
-from dspt.training.loop import TrainingRun, TrainingState
-from dspt.training_set import TrainingSet
+from dspt.training_set import RunTensors, TrainingSet
 
 
 @dataclass(frozen=True)
@@ -40,45 +43,68 @@ class FittedRun:
 
     Attributes:
         result: everything measured.
-        model: the trained prompt, ready to predict.
+        model: the trained prompt (or linear head of a bound), ready to predict.
         suspects: training samples, the most suspicious label first.
         dataset: what it was trained on.
         folder: where the files are, None when they were not asked for.
     """
 
     result: RunResult
-    model: PromptModel
+    model: PromptModel | LinearModel
     suspects: list[Suspect]
     dataset: ImageDataset
     folder: Path | None
 
 
+def prompt_model(
+    config: FitConfig, context: Tensor, dataset: ImageDataset, backbone: Backbone
+) -> PromptModel:
+    """Trained context vectors as a classifier."""
+    prompt = config.prompt.model_copy(update={"n_ctx": context.shape[-2]})
+    return PromptModel(backbone, dataset.class_names, prompt, context)
+
+
+def bound_model(
+    drawn: TrainingSet, run: RunTensors, dataset: ImageDataset, backbone: Backbone
+) -> LinearModel:
+    """What a method without a prompt makes of the training set."""
+    config = drawn.config
+    head = BOUNDS[config.method](**config.method_options)(
+        LabelledFeatures(
+            features=run.features[:, 0],
+            given=run.given,
+            class_names=dataset.class_names,
+            template=config.template or dataset.template,
+            backbone=backbone,
+            seed=config.seed,
+        )
+    )
+    return LinearModel(backbone, dataset.class_names, head.weight, head.bias)
+
+
 def measure_outcome(
     drawn: TrainingSet,
-    run: TrainingRun,
-    state: TrainingState,
-    number: int,
+    run: RunTensors,
+    model: PromptModel | LinearModel,
+    metrics: list[EpochMetrics],
     dataset: ImageDataset,
-    backbone: Backbone,
     timing: Timing,
     problems: list[str],
+    transfers: list[Transfer],
 ) -> FittedRun:
-    """Measure the prompt of one of the runs in ``state``.
+    """Measure what one run trained.
 
     Args:
         drawn: what it was trained on.
         run: the same as tensors.
-        state: after the last epoch.
-        number: which run of the state.
+        model: what was trained.
+        metrics: one record per epoch; none for a method without a prompt.
         dataset: for names and ids.
-        backbone: what it was trained for.
         timing: of the whole call.
         problems: one line per unreadable picture.
+        transfers: accuracy on other classes or data.
     """
-    config = drawn.config
-    context = state.context[number]
-    prompt = config.prompt.model_copy(update={"n_ctx": context.shape[-2]})
-    model = PromptModel(backbone, dataset.class_names, prompt, context)
+    config, backbone = drawn.config, model.backbone
     template = config.template or dataset.template
     names = dataset.class_names
     untrained = backbone.logit_scale * backbone.zero_shot_features(names, template).t()
@@ -126,9 +152,10 @@ def measure_outcome(
                 None if run.true is None else share(zero_logits.argmax(1) == run.true)
             ),
         ),
-        epochs=state.metrics[number],
+        epochs=metrics,
         final=final,
-        context_fingerprint=context_fingerprint(context),
+        transfers=transfers,
+        context_fingerprint=model.fingerprint,
         warnings=warnings,
         time=timing,
         environment=_environment(),
@@ -169,7 +196,7 @@ def _collapse_warnings(
         )
     if final is not None and zero_test is not None and final.interval[1] < zero_test.interval[0]:
         warnings.append(
-            f"the tuned prompt ({final.accuracy:.1%}) is clearly worse than zero-shot "
+            f"what was trained ({final.accuracy:.1%}) is clearly worse than zero-shot "
             f"({zero_test.accuracy:.1%}); do not use it"
         )
     never = (torch.bincount(zero_logits.argmax(1), minlength=len(names)) == 0).nonzero()[:, 0]

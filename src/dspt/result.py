@@ -84,6 +84,59 @@ class ZeroShot(_Record):
     train_accuracy_true: float | None
 
 
+class SampleEvidence(_Record):
+    """What the prompt, as it stands, makes of some training samples; ``as_`` are shares of them.
+
+    Of an empty set only the counts are there.
+    """
+
+    n: int
+    gradient_norm: float | None = Field(
+        description="mean norm of the derivative of a sample's loss by its logits"
+    )
+    probability_given: float | None = Field(description="mean probability of the given label")
+    probability_histogram: list[int] = Field(
+        description="samples by probability of the given label, 20 equal bins from 0 to 1"
+    )
+    as_given: float | None = Field(
+        description="predicted as labelled; of the mislabelled: memorised"
+    )
+    as_true: float | None = Field(description="predicted as what they are; null if unknown")
+    as_zero_shot: float | None = Field(description="predicted as the untrained model does")
+
+
+class UpdateEvidence(_Record):
+    """Whose gradient moves the context vectors: that of the mean loss over all training samples.
+
+    It is the sum of two parts, each summed over its own samples and divided by the number of all:
+    g = g_clean + g_mislabelled. Momentum, weight decay and the choice of a batch are left out. Null
+    where the truth is unknown or a norm that is divided by is 0.
+    """
+
+    norm: float = Field(description="length of g")
+    norm_clean: float | None
+    norm_mislabelled: float | None
+    cosine: float | None = Field(description="between the two parts")
+    mislabelled_share: float | None = Field(
+        description="norm_mislabelled / (norm_clean + norm_mislabelled)"
+    )
+    mislabelled_projection: float | None = Field(
+        description="g_mislabelled . g / norm^2, the signed share of the step along g; with the "
+        "clean part's it adds up to 1, below 0 the mislabelled samples work against the step"
+    )
+
+
+class Evidence(_Record):
+    """What the gradient does and what is learned, for clean and mislabelled training samples."""
+
+    all: SampleEvidence
+    clean: SampleEvidence | None = Field(description="null where the truth is unknown")
+    mislabelled: SampleEvidence | None = Field(description="null where the truth is unknown")
+    update: UpdateEvidence | None = Field(
+        description="null in epochs in which it was not measured (epochs of fewer than 16 steps)"
+    )
+
+
 class EpochMetrics(_Record):
     """One line of metrics.jsonl, measured with the prompt as it stands after the epoch.
 
@@ -99,6 +152,17 @@ class EpochMetrics(_Record):
     accuracy_test: float | None
     gradient_norm_clean: float | None
     gradient_norm_mislabelled: float | None
+    evidence: Evidence | None = Field(None, description="with `evidence` only")
+
+
+class Transfer(_Record):
+    """A trained prompt before other class names, on pictures of those classes."""
+
+    data: str
+    target: str = Field(description='as asked for: "new" or the name of a data set')
+    n_classes: int
+    zero_shot: Evaluation
+    tuned: Evaluation
 
 
 class Timing(_Record):
@@ -109,6 +173,7 @@ class Timing(_Record):
     total: float
     device: str
     threads: int
+    side_by_side: int = Field(1, description="runs that shared this time")
 
 
 class Environment(_Record):
@@ -123,9 +188,12 @@ class Environment(_Record):
 
 
 class RunResult(_Record):
-    """``result.json`` of one run."""
+    """``result.json`` of one run.
 
-    schema_version: Literal[1] = 1
+    Version 2 names a method where version 1 named a loss; results of version 1 are read as well.
+    """
+
+    schema_version: Literal[1, 2] = 2
     config: FitConfig
     backbone: BackboneInfo
     data: DataInfo
@@ -133,7 +201,11 @@ class RunResult(_Record):
     zero_shot: ZeroShot
     epochs: list[EpochMetrics]
     final: Evaluation | None = Field(description="on the test pictures; null without any")
-    context_fingerprint: str = Field(description="SHA-256 of the trained context vectors")
+    transfers: list[Transfer] = Field([], description="accuracy on other classes or data")
+    context_fingerprint: str = Field(
+        description="SHA-256 of the trained context vectors, or of the linear head of a method "
+        "without a prompt"
+    )
     warnings: list[str]
     time: Timing
     environment: Environment

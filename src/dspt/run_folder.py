@@ -17,6 +17,7 @@ from dspt.files import atomic_path, write_text
 from dspt.result import RunResult, Suspect
 
 PROMPT_FILE = "prompt.safetensors"
+HEAD_FILE = "head.safetensors"
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
@@ -33,6 +34,7 @@ RUN_FILES = (
     REPORT_FILE,
     CHECKPOINT_FILE,
     PROMPT_FILE,
+    HEAD_FILE,
 )
 
 

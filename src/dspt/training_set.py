@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dspt.backbones import Backbone
 from dspt.configuration import FitConfig
-from dspt.data import ImageDataset, draw_shots
+from dspt.data import ImageDataset, draw_shots, load_dataset
 from dspt.errors import UserError
+from dspt.feature_cache import FeatureType
 from dspt.features import extract_features
-from dspt.losses import PerSampleLoss, per_sample_loss
+from dspt.methods import build_objective
 from dspt.noise import apply_noise
 from dspt.progress import Progress
 from dspt.prompts import initial_context
@@ -27,19 +28,38 @@ class TrainingSet:
 
     Attributes:
         config: of the run.
-        loss: per-sample loss.
         indices: of the pictures in the data set, [N].
         given: labels that training sees, [N].
         true: where they are known, [N].
         warnings: what the user should know.
+        problems: one line per picture of the draw that could not be read.
     """
 
     config: FitConfig
-    loss: PerSampleLoss
     indices: np.ndarray
     given: np.ndarray
     true: np.ndarray | None
     warnings: list[str]
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class RunTensors:
+    """The same as tensors, with the test pictures.
+
+    Attributes:
+        features: of the training pictures, [N, V, D]; view 0 is the plain picture.
+        given: labels that training sees, [N].
+        true: where they are known, [N].
+        test_features: [n, D]; n may be 0.
+        test_labels: [n].
+    """
+
+    features: Tensor
+    given: Tensor
+    true: Tensor | None
+    test_features: Tensor
+    test_labels: Tensor
 
 
 class FeatureTable:
@@ -52,16 +72,17 @@ class FeatureTable:
         views: int,
         cache: Path | None,
         progress: Progress,
+        precision: FeatureType = "fp32",
     ) -> None:
         self._backbone, self._dataset, self._views = backbone, dataset, views
+        self._precision = precision
         self._cache, self._progress = cache, progress
         self._rows: dict[int, Tensor] = {}
         self._unreadable: dict[int, str] = {}
 
-    @property
-    def problems(self) -> list[str]:
-        """One line per picture that could not be read."""
-        return list(self._unreadable.values())
+    def problems(self, indices: np.ndarray) -> list[str]:
+        """One line per picture of these that could not be read."""
+        return [self._unreadable[int(i)] for i in indices if int(i) in self._unreadable]
 
     def take(self, indices: np.ndarray, what: str, *, plain: bool = False) -> np.ndarray:
         """Extract what is not there yet; says which pictures could be read, [n] of bool."""
@@ -75,6 +96,7 @@ class FeatureTable:
                     views=0 if plain else self._views,
                     cache=self._cache,
                     on_progress=advance,
+                    dtype=self._precision,
                 )
             problems = iter(found.unreadable)
             for index, row, readable in zip(missing, found.values, found.readable, strict=True):
@@ -89,6 +111,34 @@ class FeatureTable:
         return torch.stack([self._rows[int(i)] for i in indices])
 
 
+def feature_table(
+    config: FitConfig,
+    dataset: ImageDataset,
+    backbone: Backbone,
+    cache: Path | None,
+    progress: Progress,
+) -> FeatureTable:
+    """An empty table with the views and the precision that a run asks for."""
+    return FeatureTable(backbone, dataset, config.views, cache, progress, config.feature_precision)
+
+
+def load_configured(config: FitConfig) -> ImageDataset:
+    """The data set that a configuration names.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    return load_dataset(
+        config.data,
+        root=config.data_root,
+        classes=config.classes,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        split_column=config.split_column,
+        holdout=config.holdout,
+    )
+
+
 def draw_training_set(
     config: FitConfig, dataset: ImageDataset, features: FeatureTable
 ) -> TrainingSet:
@@ -97,7 +147,6 @@ def draw_training_set(
     Raises:
         UserError: when no picture can be read, or the draw or the noise is impossible.
     """
-    loss = per_sample_loss(config.loss, config.loss_options)
     pool = dataset.splits["train"]
     drawn = draw_shots(
         dataset.labels,
@@ -113,6 +162,7 @@ def draw_training_set(
         warnings.append(
             f"{int((~readable).sum())} training pictures could not be read and are left out"
         )
+    problems = features.problems(drawn)
     drawn = drawn[readable]
     if not len(drawn):
         raise UserError(f"{dataset.source}: none of the training pictures could be read")
@@ -132,29 +182,55 @@ def draw_training_set(
         config.noise_seed,
         dataset.keys(drawn),
         {name: column[drawn] for name, column in dataset.columns.items()},
+        features=lambda: features.stack(drawn)[:, 0].cpu().numpy(),
     )
+    if config.noise.rate and (given == labels).all():
+        warnings.append(f"noise {config.noise} changes no label of so few pictures")
     known = config.noise.kind != "none"
-    return TrainingSet(config, loss, drawn, given, labels if known else None, warnings)
+    return TrainingSet(config, drawn, given, labels if known else None, warnings, problems)
 
 
-def training_run(
+def training_set_tensors(
     drawn: TrainingSet,
     dataset: ImageDataset,
     backbone: Backbone,
     features: FeatureTable,
     test: np.ndarray,
-) -> TrainingRun:
-    """The same as tensors, with the context vectors to start from."""
-    config, device = drawn.config, backbone.device
-    return TrainingRun(
+) -> RunTensors:
+    """The drawn pictures and the test pictures as tensors on the backbone's device."""
+    device = backbone.device
+    return RunTensors(
         features=features.stack(drawn.indices),
         given=torch.from_numpy(drawn.given).to(device),
         true=None if drawn.true is None else torch.from_numpy(drawn.true).to(device),
         test_features=(
-            features.stack(test)[:, 0] if len(test) else torch.zeros(0, backbone.embed_dim)
+            features.stack(test)[:, 0]
+            if len(test)
+            else torch.zeros(0, backbone.embed_dim, device=device)
         ),
         test_labels=torch.from_numpy(dataset.labels[test]).to(device),
-        context=initial_context(backbone, config.prompt, len(dataset.class_names), config.seed),
-        loss=drawn.loss,
+    )
+
+
+def training_run(
+    drawn: TrainingSet, tensors: RunTensors, dataset: ImageDataset, backbone: Backbone
+) -> TrainingRun:
+    """A prompt to train on them: its start and its objective."""
+    config, names = drawn.config, dataset.class_names
+    zero_shot = None
+    if config.evidence:
+        untrained = backbone.zero_shot_features(names, config.template or dataset.template)
+        zero_shot = (tensors.features[:, 0] @ untrained.t()).argmax(dim=1)
+    return TrainingRun(
+        features=tensors.features,
+        given=tensors.given,
+        true=tensors.true,
+        test_features=tensors.test_features,
+        test_labels=tensors.test_labels,
+        context=initial_context(backbone, config.prompt, len(names), config.seed),
+        objective=build_objective(
+            config.method, config.method_options, tensors.given, len(names), config.seed
+        ),
         seed=config.seed,
+        zero_shot=zero_shot,
     )

@@ -47,6 +47,40 @@ def test_features_and_gradients_are_those_of_the_cpu(model: str, precision: str)
     assert difference < (1e-4 if precision == "fp32" else 0.1)
 
 
+@pytest.mark.parametrize("position", ["end", "front"])
+def test_a_cuda_graph_computes_what_the_engine_computes(model: str, position: str) -> None:
+    backbone = load_backbone(model, device="cuda")
+    names = list(COLOURS)
+    plain = text_engine(backbone, names, 4, position=position)
+    graphed = text_engine(backbone, names, 4, position=position, cuda_graph=True)
+    generator = torch.Generator().manual_seed(0)
+    for runs in (1, 3, 1):  # a shape again, with other numbers
+        start = 0.02 * torch.randn(runs, 4, 32, generator=generator)
+        found = []
+        for engine in (plain, graphed):
+            leaf = start.to("cuda").requires_grad_(True)
+            features = engine(leaf)
+            features.square().cumsum(-1).sum().backward()
+            assert leaf.grad is not None
+            found.append((features.detach(), leaf.grad.clone()))
+        torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(graphed(start.cuda()), found[0][0], rtol=0, atol=1e-5)
+
+
+def test_a_step_does_not_wait_for_the_host(model: str) -> None:
+    backbone = load_backbone(model, device="cuda")
+    engine = text_engine(backbone, list(COLOURS), 4)
+    leaf = (0.02 * torch.randn(1, 4, 32, device="cuda")).requires_grad_(True)
+    engine(leaf).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        engine(leaf).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_a_run_ends_as_on_the_cpu(model: str, tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "data")
     runs = [

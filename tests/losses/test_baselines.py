@@ -10,21 +10,50 @@ from torch import Tensor
 from dspt.errors import UserError
 from dspt.losses import LOSSES, logit_gradient_norm, per_sample_loss
 
-ALL = [("ce", {}), ("mae", {}), ("gce", {}), ("gce", {"q": 0.5}), ("gce", {"q": 1.0}), ("dspt", {})]
+ALL = [
+    ("ce", {}),
+    ("label-smoothing", {}),
+    ("label-smoothing", {"smoothing": 0.6}),
+    ("mae", {}),
+    ("gce", {}),
+    ("gce", {"q": 0.5}),
+    ("gce", {"q": 1.0}),
+    ("sce", {}),
+    ("sce", {"alpha": 6.0, "beta": 0.1, "log_zero": -9.21}),
+    ("nce+rce", {}),
+    ("nce+rce", {"alpha": 10.0, "beta": 0.1, "log_zero": -9.21}),
+    ("phuber-ce", {}),
+    ("phuber-ce", {"tau": 2.0}),
+    ("dspt", {}),
+]
 
 
-def naive(name: str, z: Tensor, y: Tensor, q: float = 0.7) -> Tensor:
+def naive(name: str, z: Tensor, y: Tensor, **options: float) -> Tensor:
     """The formulas as the papers print them."""
     p = z.exp() / z.exp().sum(1, keepdim=True)
-    p_y = p[torch.arange(len(y)), y]
+    rows, hot = torch.arange(len(y)), torch.nn.functional.one_hot(y, z.shape[1]).to(z)
+    p_y = p[rows, y]
     if name == "ce":
         return -p_y.log()
+    if name == "label-smoothing":
+        s = options.get("smoothing", 0.1)
+        return -(((1 - s) * hot + s / z.shape[1]) * p.log()).sum(1)
     if name == "mae":
-        return (p - torch.nn.functional.one_hot(y, z.shape[1])).abs().sum(1)
+        return (p - hot).abs().sum(1)
     if name == "gce":
+        q = options.get("q", 0.7)
         return (1 - p_y**q) / q
+    if name == "phuber-ce":
+        tau = options.get("tau", 10.0)
+        return torch.where(p_y <= 1 / tau, -tau * p_y + np.log(tau) + 1, -p_y.log())
+    if name in ("sce", "nce+rce"):
+        log_hot = (1 - hot) * options.get("log_zero", -4.0)
+        reverse = -(p * log_hot).sum(1)
+        active = -p_y.log() if name == "sce" else p_y.log() / p.log().sum(1)
+        default = 0.1 if name == "sce" else 1.0
+        return options.get("alpha", default) * active + options.get("beta", 1.0) * reverse
     inner = p.exp()
-    return -(inner[torch.arange(len(y)), y] / inner.sum(1)).log()
+    return -(inner[rows, y] / inner.sum(1)).log()
 
 
 def sample(seed: int, classes: int, spread: float) -> tuple[Tensor, Tensor]:
@@ -81,7 +110,9 @@ def test_gce_has_q_of_the_paper_unless_told() -> None:
     [
         ("dsptt", "did you mean 'dspt'?"),
         ("gec", "did you mean 'gce'?"),
-        ("hinge", "choose from ce, mae, gce, dspt"),
+        ("nce-rce", "did you mean 'nce+rce'?"),
+        ("label_smoothing", "did you mean 'label-smoothing'?"),
+        ("hinge", "choose from ce, label-smoothing, mae, gce, sce, nce+rce, phuber-ce, dspt"),
     ],
 )
 def test_an_unknown_loss_is_named_with_what_there_is(name: str, words: str) -> None:

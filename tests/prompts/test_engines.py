@@ -286,6 +286,36 @@ def test_what_the_classes_share_is_computed_once() -> None:
     assert work[4] < 1.6 * work[1]
 
 
+def test_what_stands_before_the_context_is_computed_once_per_engine() -> None:
+    """A name in front of it costs a step nothing but the attention that is paid to it."""
+    context = random_context(ONE_LENGTH, 16, False, 1, torch.float32)
+    work = {}
+    for words in (1, 2, 8):
+        names = [" ".join([name] * words) for name in ONE_LENGTH]
+        fast, _ = engines(tiny_backbone(), names, 16, "front", False)
+        work[words] = products(fast, context)
+        behind, _ = engines(tiny_backbone(), names, 16, "end", False)
+        work[-words] = products(behind, context)
+    # 16 + 2 tokens ask in all layers but the last, one there: two products over the width.
+    asking = 18 * (len(tiny_backbone().text_tower.blocks) - 1) + 1
+    assert work[2] - work[1] == len(ONE_LENGTH) * asking * 2 * 2 * 32
+    assert 6 * (work[2] - work[1]) == work[8] - work[2]
+    assert work[-2] - work[-1] > 3 * (work[2] - work[1])
+
+
+def test_what_stands_before_the_context_has_no_gradient() -> None:
+    fast, _ = engines(tiny_backbone(), MIXED, 4, "front", False)
+    assert isinstance(fast, SharedPrefixEngine)
+    kept = [
+        tensor for row in fast._rows for layer in row.constants for kv in layer for tensor in kv
+    ]
+    assert sum(tensor.numel() for tensor in kept) > 0
+    assert not any(tensor.requires_grad for tensor in kept)
+    assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == sum(
+        tensor.nbytes for tensor in kept
+    ), "nothing else is kept alive with them"
+
+
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("class_specific", [False, True], ids=["shared", "class-specific"])
 @pytest.mark.parametrize("classes_at_once", [1, 4, 100])
@@ -338,15 +368,18 @@ def bytes_kept_for_the_gradient(engine: SharedPrefixEngine, context: Tensor) -> 
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("quick_gelu", [False, True])
 @pytest.mark.parametrize("words", [1, 2, 6])
 @pytest.mark.parametrize("layers", [2, 12])
-def test_memory_is_known_beforehand(layers: int, words: int, quick_gelu: bool) -> None:
+def test_memory_is_known_beforehand(
+    layers: int, words: int, quick_gelu: bool, position: str
+) -> None:
     config = tiny_config(width=128, heads=2, layers=layers, quick_gelu=quick_gelu)
     backbone = backbone_of(build_model(config))
     assert backbone.text_tower is not None
     names = ["cat"] + [" ".join(["dog"] * words)] * 60
-    layout = build_layout(backbone.tokenizer, names, 16)
+    layout = build_layout(backbone.tokenizer, names, 16, position)
     engine = SharedPrefixEngine(backbone.text_tower, layout, class_specific=False)
     for runs in (1, 3):
         kept = bytes_kept_for_the_gradient(engine, 0.02 * torch.randn(runs, 16, 128))

@@ -25,7 +25,7 @@ def drawings(made, grid):
         figures.training_curves(run),
         figures.training_curves(made.run_result(final=None, truth=False, epochs=1)),
         figures.gradient_by_epoch(
-            [(loss, [r for r in pick if r.config.loss == loss]) for loss in ("ce", "dspt")]
+            [(loss, [r for r in pick if r.config.method == loss]) for loss in ("ce", "dspt")]
         ),
         figures.gradient_by_probability(10),
         figures.accuracy_intervals([("Tuned", 0.78, (0.76, 0.8)), ("Zero-shot", 1.0, (0.9, 1.0))]),
@@ -67,7 +67,7 @@ def test_svg_is_fit_for_inlining(made, grid):
 def test_narrow_and_wide_have_their_widths(grid):
     drawing = figures.accuracy_against_noise(grid)
     assert 'viewBox="0 0 760 400"' in drawing.svg()
-    assert 'viewBox="0 0 340 320"' in drawing.svg(narrow=True)
+    assert 'viewBox="0 0 340 330"' in drawing.svg(narrow=True)
 
 
 def test_every_colour_of_a_figure_follows_dark_mode(made, grid):
@@ -112,6 +112,60 @@ def test_hostile_names_are_text(made):
 def test_no_accuracy_is_said(made):
     with pytest.raises(ValueError, match="no result has a test accuracy"):
         figures.accuracy_against_noise([made.run_result(final=None)])
+
+
+def test_every_method_has_a_mark_of_its_own():
+    from dspt.methods import method_names
+
+    names = [name for name in method_names() if name != "zero-shot"]
+    marks = assign_marks((name, name) for name in names)
+    assert len({mark.marker for mark in marks.values()}) == len(names)
+    assert len({(mark.colour, mark.dash) for mark in marks.values()}) == len(names)
+    assert {mark.colour for mark in marks.values()} <= LIGHT.keys()
+    # A variant takes none of the marks that belong to another method in the same figure.
+    more = assign_marks([("dspt, other", "dspt"), *((name, name) for name in names)])
+    assert more["dspt, other"] == marks["dspt"]
+    assert more["dspt"] not in marks.values()
+
+
+def test_many_methods_share_one_legend(made):
+    names = ["linear-probe", "ce", "sce", "gce", "mae", "joapr", "nlprompt", "dspt"]
+    results = [
+        made.run_result(method=name, noise=f"{kind}:{rate}", data=data, final=0.5 + 0.03 * place)
+        for place, name in enumerate(names)
+        for kind in ("symmetric", "asymmetric")
+        for rate in (0.25, 0.5)
+        for data in ("one", "two")
+    ]
+    drawing = figures.accuracy_against_noise(results)
+    root = ElementTree.fromstring(drawing.svg())
+    words = [text for node in root.iter() if (text := node.text)]
+    assert words.count("NLPrompt") == 1  # in the legend, not once per panel
+    assert words.count("Zero-shot") == 1
+    assert "one, symmetric noise" in words
+    assert "two, asymmetric noise" in words
+    assert words.count("Test accuracy; 10 classes, 16 shots, 1 seed") == 4
+
+
+def test_human_labels_are_groups_with_their_rate(made):
+    results = [
+        made.run_result(method=method, noise=noise, realised=rate, data="cifar10n", final=0.6)
+        for method in ("ce", "dspt")
+        for noise, rate in (("column:worse", 0.4), ("column:aggre", 0.1), ("none", 0.0))
+    ]
+    drawing = figures.accuracy_against_noise(results)
+    words = [t for node in ElementTree.fromstring(drawing.svg()).iter() if (t := node.text)]
+    assert [w for w in words if w in ("clean", "aggre", "worse")] == ["clean", "aggre", "worse"]
+    assert "40.0\u00a0%" in words
+
+
+def test_a_file_of_its_own_has_a_background(grid):
+    drawing = figures.accuracy_against_noise(grid)
+    for dark, colours in ((False, LIGHT), (True, DARK)):
+        root = ElementTree.fromstring(drawing.standalone_svg(dark=dark))
+        assert root.get("viewBox") == "-14 -14 788 428"
+        assert root[0].tag.endswith("rect")
+        assert root[0].get("fill") == colours["card"]
 
 
 def test_marks_are_distinct():

@@ -171,6 +171,40 @@ def test_run_without_suspects_or_epochs(made):
     assert "No samples were handed" in Page(render_run(run, [], made.thumbnail)).text
 
 
+@pytest.mark.parametrize("method", ["zero-shot", "zero-shot-ensemble", "linear-probe"])
+def test_run_of_a_bound(made, method):
+    run = made.run_result(method=method, epochs=0)
+    parsed = check_sealed(render_run(run, made.suspects_of(run), made.thumbnail))
+    assert "Prompt none is trained" in parsed.text
+    assert "tuned" not in parsed.text.lower().replace('"', "")
+    assert "Learning rate" not in parsed.text
+    assert "How training went" not in parsed.text
+    assert "Linear head" in parsed.text
+
+
+def test_run_with_an_option_in_words(made):
+    run = made.run_result(method="nlprompt", method_options={"noisy": "dspt", "reg": 0.01})
+    text = Page(render_run(run, [], made.thumbnail)).text
+    assert "Method NLPrompt (noisy = dspt, reg = 0.01)" in text
+
+
+def test_comparison_of_many_methods(made):
+    runs = [
+        made.run_result(method=name, noise=f"symmetric:{rate}", epochs=epochs, final=0.6)
+        for name, epochs in (
+            ("zero-shot", 0), ("linear-probe", 0), ("ce", 2), ("sce", 2), ("gce", 2), ("mae", 2),
+            ("nlprompt", 2), ("joapr", 2), ("dspt", 2),
+        )
+        for rate in (0.25, 0.5)
+    ]  # fmt: skip
+    page = render_comparison("T", "I", runs, [], made.thumbnail, "c")
+    parsed = check_sealed(page)
+    assert "NLPrompt" in parsed.text
+    assert "Zero-shot is level with zero-shot" not in parsed.text
+    table = page[page.index('<table class="grid">') :]
+    assert table[: table.index("</table>")].count("Zero-shot") == 1
+
+
 def test_tuning_that_hurts_is_said(made):
     text = Page(render_run(made.run_result(final=0.6), [], made.thumbnail)).text
     assert "Tuning made the model worse, by 11.0 points." in text
@@ -284,7 +318,7 @@ def test_comparison_without_tests_or_gradients(made):
 
 
 def test_comparison_of_unknown_losses(made):
-    runs = [made.run_result(loss="my_loss", noise=f"symmetric:{r}") for r in (0.25, 0.5)]
+    runs = [made.run_result(method="my_loss", noise=f"symmetric:{r}") for r in (0.25, 0.5)]
     assert "my_loss" in Page(render_comparison("T", "I", runs, [], made.thumbnail, "c")).text
 
 

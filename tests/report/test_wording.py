@@ -137,8 +137,8 @@ def test_findings_when_dspt_always_wins(made):
 
 def test_ties_are_ties(made):
     results = [
-        made.run_result(loss=loss, noise="symmetric:0.5", seed=seed, final=0.6, zero_shot=0.6)
-        for loss in ("ce", "dspt")
+        made.run_result(method=method, noise="symmetric:0.5", seed=seed, final=0.6, zero_shot=0.6)
+        for method in ("ce", "dspt")
         for seed in (1, 2)
     ]
     (block,) = summarise(results)
@@ -189,3 +189,85 @@ def test_column_noise_has_no_rate(made):
     (block,) = summarise([made.run_result(noise="column:human", truth=False)])
     assert block.conditions[0].rate is None
     assert block.conditions[0].label == "column:human"
+
+
+@pytest.mark.parametrize(
+    ("method", "title", "verdict"),
+    [
+        ("linear-probe", "Linear probe 60.0 % on", "The linear probe is worse than zero-shot"),
+        ("zero-shot", "Zero-shot 60.0 % on", "This is the untrained model."),
+        ("nlprompt", "Tuned prompt 60.0 % on", "Tuning made the model worse"),
+    ],
+)
+def test_headline_names_what_was_made(made, method, title, verdict):
+    head = wording.headline(made.run_result(method=method, final=0.6, zero_shot=0.71))
+    assert plain(head.title).startswith(title)
+    assert plain(head.verdict).startswith(verdict)
+
+
+def test_bounds_have_no_variants_of_prompts(made):
+    results = [
+        made.run_result(method=method, seed=seed, prompt={"init": init})
+        for method in ("zero-shot", "linear-probe", "dspt")
+        for init in ("random", "a photo of a")
+        for seed in (1, 2)
+    ]
+    (block,) = summarise(results)
+    assert [m.label for m in block.methods] == [
+        "Zero-shot",
+        "Linear probe",
+        "DSPT (init = a photo of a)",
+        "DSPT (init = random)",
+    ]
+    assert all(cell.n == len(cell.runs) == 2 for cell in block.cells.values())
+    assert len(block.repeats) == 4
+
+
+def test_shots_weights_and_data_stand_apart(made):
+    results = [
+        made.run_result(),
+        made.run_result(shots=4),
+        made.run_result(shots=None),
+        made.run_result(backbone="other"),
+        made.run_result(data="other"),
+    ]
+    changed = results[0].data.model_copy(update={"fingerprint": "e" * 64})
+    results.append(results[0].model_copy(update={"data": changed}))
+    blocks = summarise(results)
+    assert len(blocks) == len(results)
+    assert len(set(block_titles(blocks))) == len(results)
+
+
+def test_a_matrix_is_no_clean_label(made, tmp_path):
+    from dspt.report.summary import condition_of
+
+    rows = "\n".join(",".join(str(float(i == j)) for j in range(10)) for i in range(10))
+    (tmp_path / "t.csv").write_text(rows)
+    condition = condition_of(made.run_result(noise=f"matrix:{tmp_path / 't.csv'}", truth=False))
+    assert not condition.clean
+    assert condition.rate is None
+    assert condition.text.startswith("matrix:t.csv ")
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 4, 30])
+def test_t_quantile(degrees):
+    from scipy.stats import t
+
+    from dspt.report.summary import t_quantile
+
+    assert t_quantile(degrees) == pytest.approx(t.ppf(0.975, degrees), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Cross-entropy", "cross-entropy"),
+        ("DSPT", "DSPT"),
+        ("JoAPR", "JoAPR"),
+        ("NCE + RCE", "NCE + RCE"),
+        ("Zero-shot, 80 templates", "zero-shot, 80 templates"),
+        ("GCE (q = 0.7)", "GCE (q = 0.7)"),
+    ],
+)
+def test_names_within_a_sentence(name, expected):
+    assert wording.inline(name) == expected

@@ -18,8 +18,18 @@ from dspt.losses import logit_gradient_norm, per_sample_loss
 from dspt.theory import closed_forms
 from dspt.theory.bounds import learned_ratio
 
+EVERY = [
+    *LOSSES,
+    ("label-smoothing", {}),
+    ("sce", {}),
+    ("sce", {"alpha": 6.0, "beta": 0.1}),
+    ("nce+rce", {}),
+    ("nce+rce", {"alpha": 10.0, "beta": 0.1}),
+    ("phuber-ce", {}),
+    ("phuber-ce", {"tau": 2.0}),
+]
 each_loss = pytest.mark.parametrize(
-    ("loss", "options"), LOSSES, ids=[n + (f"-{o['q']}" if o else "") for n, o in LOSSES]
+    ("loss", "options"), EVERY, ids=["-".join([n, *map(str, o.values())]) for n, o in EVERY]
 )
 
 
@@ -104,11 +114,25 @@ def test_relative_accuracy_survives_where_everything_is_tiny(
     z = torch.tensor([[gap, 0.0]] * 2, dtype=dtype)
     y = torch.tensor([0, 1])  # learned, contradicted
     slope = np.tanh((1 - 2 * small) / 2)  # q_rival - q_label for the contradicted one
+    root = np.sqrt(2)
+    tau = options.get("tau", 10.0)
+    reverse = 4 * options.get("beta", 1.0)
+    active = options.get("alpha", 0.1 if loss == "sce" else 1.0)
+    # NCE is a / (a + r), a and r the surprises of label and rival. Its slope by the gap is
+    # [(1 - p_y) r + p_y a] / (a + r)^2: the same number at both ends.
+    low = np.log1p(np.exp(-gap))
+    nce = (small * (gap + low) + (1 - small) * low) / (gap + 2 * low) ** 2
     expected = {
-        "ce": np.sqrt(2) * np.array([small, 1 - small]),
-        "mae": 2 * np.sqrt(2) * small * np.array([1, 1]),
-        "gce": np.sqrt(2) * np.array([small, small ** options.get("q", 0.7)]),
-        "dspt": np.sqrt(2) * small * np.array([1 - slope, 1 + slope]),
+        "label-smoothing": root * np.array([0.05 - small, 1 - small - 0.05]),
+        "sce": root
+        * (active + reverse * np.array([1 - small, small]))
+        * np.array([small, 1 - small]),
+        "nce+rce": root * (active * nce + reverse * small * (1 - small)) * np.array([1, 1]),
+        "phuber-ce": root * np.array([small, tau * small]),
+        "ce": root * np.array([small, 1 - small]),
+        "mae": 2 * root * small * np.array([1, 1]),
+        "gce": root * np.array([small, small ** options.get("q", 0.7)]),
+        "dspt": root * small * np.array([1 - slope, 1 + slope]),
     }[loss]
     norms = closed_forms.gradient_norm(loss, z, y, options).numpy()
     np.testing.assert_allclose(norms, expected, rtol=1e-12 if dtype == torch.float64 else 1e-5)
@@ -123,6 +147,8 @@ def test_ratios_of_losses_of_p_alone(seed: int, classes: int, size: float) -> No
         ("ce", {}, torch.ones_like(p_y)),
         ("mae", {}, 2 * p_y),
         ("gce", {"q": 0.5}, p_y.sqrt()),
+        ("sce", {"alpha": 0.3, "beta": 2.0, "log_zero": -3.0}, 0.3 + 6 * p_y),
+        ("phuber-ce", {"tau": 5.0}, (5 * p_y).clamp(max=1)),
     ):
         ratio = closed_forms.suppression_ratio(loss, z, y, options)
         torch.testing.assert_close(ratio, expected, rtol=1e-11, atol=1e-300)
@@ -163,3 +189,30 @@ def test_importing_the_formulas_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_nearly_rival_logits_have_the_probabilities_they_say() -> None:
+    p = closed_forms.nearly_rival_logits(np.array([0.2, 0.9]), 6, spread=0.04).softmax(1)
+    expected = [[0.2, 0.768, *[0.008] * 4], [0.9, 0.096, *[0.001] * 4]]
+    np.testing.assert_allclose(p.numpy(), expected, rtol=1e-12)
+
+
+@each_loss
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_gradients_bear_classes_without_any_probability(
+    loss: str, options: dict[str, float], classes: int
+) -> None:
+    norms = closed_forms.rival_gradient_norm(loss, np.linspace(0, 1, 11), classes, options)
+    assert bool(np.isfinite(norms).all())
+    if loss == "nce+rce" and classes > 2:  # the normalised term is empty, RCE is left
+        p = np.linspace(0, 1, 11)
+        reverse = 4 * options.get("beta", 1.0) * np.sqrt(2) * p * (1 - p)
+        np.testing.assert_allclose(norms, reverse, rtol=1e-12, atol=1e-15)
+
+
+def test_label_smoothing_pushes_a_learned_label_back() -> None:
+    """Its ratio to cross-entropy has no bound: it is infinite in float32, finite in float64."""
+    z, y = torch.tensor([[400.0, 0.0]]), torch.tensor([0])
+    assert closed_forms.gradient("label-smoothing", z, y)[0, 0] > 0
+    assert closed_forms.suppression_ratio("label-smoothing", z, y).isinf().all()
+    assert closed_forms.suppression_ratio("label-smoothing", z.double(), y).item() > 1e100

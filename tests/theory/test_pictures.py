@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dspt.cli import main
+from dspt.losses import LOSSES as ALL_LOSSES
 from dspt.report.palette import DARK, LIGHT
 from dspt.theory import pictures
 from dspt.theory.closed_forms import suppression_ratio
@@ -41,6 +42,14 @@ def test_only_colours_that_dark_mode_repaints(page: str) -> None:
     colours = set(re.findall(r"(?:fill|stroke)=\"(#[0-9a-fA-F]{3,8})\"", figures))
     assert colours
     assert colours <= set(LIGHT.values())
+
+
+def test_every_loss_is_drawn() -> None:
+    assert sorted((*pictures.LOSSES, *pictures.RIVALS)) == sorted(ALL_LOSSES)
+    drawn = pictures.loss_and_gradient().svg()
+    for name in ("Cross-entropy", "GCE", "MAE", "Label smoothing", "SCE", "NCE + RCE", "PHuber-CE"):
+        assert drawn.count(f">{name}<") == 1
+    assert drawn.count(">DSPT<") == 2
 
 
 def test_png_in_light_and_dark() -> None:

@@ -33,6 +33,7 @@ def state() -> TrainingState:
         epoch=1,
         context=torch.randn(2, 3, 4),
         momentum=torch.randn(2, 3, 4),
+        memory=[{}, {"memory": torch.randn(5, 4), "losses": torch.randn(2, 5).double()}],
         metrics=[[metrics(0), metrics(1, 0.7)], [metrics(0), metrics(1, 1 / 7)]],
     )
 
@@ -45,6 +46,11 @@ def test_round_trip_is_exact(tmp_path: Path, state: TrainingState) -> None:
     assert torch.equal(back.context, state.context)
     assert torch.equal(back.momentum, state.momentum)
     assert (back.epoch, back.metrics) == (1, state.metrics)
+    assert back.memory[0] == {}
+    assert back.memory[1].keys() == state.memory[1].keys()
+    for name, tensor in state.memory[1].items():
+        assert torch.equal(back.memory[1][name], tensor)
+        assert back.memory[1][name].dtype == tensor.dtype
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 

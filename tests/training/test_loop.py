@@ -11,10 +11,13 @@ from torch import Tensor
 
 from dspt.backbones import load_backbone, take_text_tower
 from dspt.losses import PerSampleLoss, per_sample_loss
+from dspt.methods import build_objective
 from dspt.prompts import TextEngine, build_layout
 from dspt.prompts.shared_prefix import SharedPrefixEngine
 from dspt.seeding import keyed_order
+from dspt.training.checkpoint import load_checkpoint, save_checkpoint
 from dspt.training.loop import DivergedError, TrainingRun, TrainingState, train
+from dspt.training.objective import Objective
 from dspt.training.recipe import Recipe
 
 CLASSES, VECTORS, WIDTH, DIM = 4, 3, 5, 6
@@ -27,6 +30,16 @@ def small_engine(context: Tensor) -> Tensor:
     draws = torch.Generator().manual_seed(5)
     weights = torch.randn(CLASSES, VECTORS * WIDTH, DIM, generator=draws)
     return F.normalize(torch.einsum("kw,cwd->kcd", context.flatten(1), weights).tanh(), dim=-1)
+
+
+def plain(loss: PerSampleLoss | str, given: Tensor, classes: int, seed: int) -> Objective:
+    function = per_sample_loss(loss) if isinstance(loss, str) else loss
+    return Objective(function, given, classes, seed)
+
+
+def with_labels(run: TrainingRun, given: Tensor) -> TrainingRun:
+    objective = Objective(run.objective.loss, given, CLASSES, run.seed)
+    return replace(run, given=given, objective=objective)
 
 
 def small_run(
@@ -50,7 +63,7 @@ def small_run(
         test_features=F.normalize(torch.randn(7, dim, generator=draws), dim=-1),
         test_labels=torch.arange(7) % classes,
         context=torch.randn(VECTORS, WIDTH, generator=draws) if start is None else start,
-        loss=per_sample_loss(loss) if isinstance(loss, str) else loss,
+        objective=plain(loss, given, classes, seed),
         seed=seed,
     )
 
@@ -69,7 +82,7 @@ def by_hand(engine: TextEngine, run: TrainingRun, recipe: Recipe) -> tuple[Tenso
             rows = torch.tensor(order[step * size : (step + 1) * size].copy())
             leaf = context.clone().requires_grad_(True)
             logits = SCALE * run.features[rows, 0] @ engine(leaf[None])[0].T
-            loss = run.loss(logits, run.given[rows]).mean()
+            loss = run.objective.loss(logits, run.given[rows]).mean()
             (gradient,) = torch.autograd.grad(loss, leaf)
             velocity = recipe.momentum * velocity + gradient + recipe.weight_decay * context
             context = context - recipe.learning_rate(epoch) * velocity
@@ -149,7 +162,9 @@ def test_runs_side_by_side_equal_runs_alone_on_a_real_tower(tmp_path: Path) -> N
         run = small_run(9, seed=number, loss=loss, draws_from=number, start=start, dim=16)
         run.given[number % 9] = number % CLASSES
         return replace(
-            run, features=run.features.double(), test_features=run.test_features.double()
+            run,
+            features=run.features.double(),
+            test_features=run.test_features.double(),
         )
 
     runs = [one(0, "ce"), one(1, "dspt"), one(2, "gce"), one(3, "ce"), one(4, "mae")]
@@ -176,6 +191,60 @@ def test_going_on_from_any_epoch_gives_the_identical_result(stop: int, views: in
     again = train(small_engine, SCALE, runs, RECIPE, state=states[stop])
     assert same(again, whole)
     assert len(states[stop].metrics[0]) == stop + 1, "the given state was changed"
+
+
+METHODS = ("elr", "nlprompt", "joapr")
+
+
+def method_run(
+    name: str, n: int = 24, seed: int = 1, dtype: torch.dtype = torch.float32
+) -> TrainingRun:
+    run = small_run(n, seed, draws_from=seed)
+    return replace(
+        run,
+        features=run.features.to(dtype),
+        test_features=run.test_features.to(dtype),
+        objective=build_objective(name, {}, run.given, CLASSES, seed),
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stop", [0, 2, 4, 5])
+def test_a_method_with_a_memory_goes_on_to_the_identical_result(
+    stop: int, method: str, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 7})
+    states: list[TrainingState] = []
+    whole = train(small_engine, SCALE, [method_run(method)], recipe, on_epoch=states.append)
+    save_checkpoint(tmp_path / "kept", states[stop], "me")
+    kept = load_checkpoint(tmp_path / "kept", "me", torch.device("cpu"))
+    again = train(small_engine, SCALE, [method_run(method)], recipe, state=kept)
+    assert same(again, whole)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_side_by_side_equals_the_method_alone(method: str) -> None:
+    def engine(context: Tensor) -> Tensor:
+        draws = torch.Generator().manual_seed(5)
+        weights = torch.randn(CLASSES, VECTORS * WIDTH, DIM, generator=draws).double()
+        flat = context.double().flatten(1)
+        return F.normalize(torch.einsum("kw,cwd->kcd", flat, weights).tanh(), dim=-1)
+
+    wide = torch.float64
+    runs = [method_run(method, seed=seed, dtype=wide) for seed in (1, 2)]
+    runs += [method_run("dspt", seed=3, dtype=wide), method_run("ce", seed=4, dtype=wide)]
+    together = train(engine, SCALE, runs, RECIPE)
+    for number, run in enumerate(runs):
+        alone = train(engine, SCALE, [run], RECIPE)
+        torch.testing.assert_close(together.context[number], alone.context[0], rtol=1e-6, atol=1e-6)
+    assert not torch.equal(together.context[0], together.context[1])
+
+
+def test_training_leaves_the_callers_objective_as_it_was() -> None:
+    run = method_run("elr")
+    first = train(small_engine, SCALE, [run], RECIPE)
+    assert not run.objective.state()["memory"].any()
+    assert same(train(small_engine, SCALE, [run], RECIPE), first)
 
 
 def test_the_seed_decides_and_nothing_else_does() -> None:
@@ -235,9 +304,10 @@ def test_fewer_samples_than_a_batch_are_one_batch() -> None:
 
 
 def test_every_sample_is_seen_once_an_epoch() -> None:
-    run = replace(small_run(12), given=torch.arange(12) % CLASSES, true=None)
     batches: list[list[int]] = []
-    train(small_engine, SCALE, [replace(run, loss=recording(batches))], RECIPE)
+    run = replace(small_run(12, loss=recording(batches)), true=None)
+    run = with_labels(run, torch.arange(12) % CLASSES)
+    train(small_engine, SCALE, [run], RECIPE)
     for epoch in range(4):
         labels = [label for batch in batches[3 * epoch : 3 * epoch + 3] for label in batch]
         assert sorted(labels) == sorted(run.given.tolist())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dspt.backbones.backbone import Backbone
+from dspt.backbones.devices import choose_device
 from dspt.backbones.text_tower import TextTower, UnsupportedTower, take_text_tower
 from dspt.errors import UserError
 
@@ -53,7 +54,7 @@ def load_backbone(
 
     import torch
 
-    place = _device(device)
+    place = choose_device(device)
     random_start = weights == NO_WEIGHTS
     with torch.random.fork_rng(devices=[]), _quiet_open_clip():
         torch.manual_seed(0)  # random weights are the same in every process
@@ -152,20 +153,6 @@ def _create(
             "the file and, for a download, the network"
         ) from error
     return model, transform, tokenizer
-
-
-def _device(device: str) -> Any:
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device: {device!r} cannot be used ({reason}); try cpu or auto") from None
-    return place
 
 
 @contextlib.contextmanager

@@ -10,7 +10,21 @@ from typing import Any
 import typer
 
 from dspt import __version__
-from dspt.cli import console, demo, evaluate, fit, models, predict, theory, zeroshot
+from dspt.cli import (
+    bench,
+    console,
+    data,
+    demo,
+    evaluate,
+    fit,
+    methods,
+    models,
+    plot,
+    predict,
+    table,
+    theory,
+    zeroshot,
+)
 from dspt.errors import UserError
 
 app = typer.Typer(
@@ -46,11 +60,16 @@ def _root(
 
 app.command("demo")(demo.command)
 app.command("fit")(fit.command)
+app.command("bench")(bench.command)
 app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("zeroshot")(zeroshot.command)
+app.command("methods")(methods.command)
 app.command("models")(models.command)
+app.command("table")(table.command)
+app.command("plot")(plot.command)
 app.command("theory")(theory.command)
+app.add_typer(data.app, name="data")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,6 +106,8 @@ def _run(arguments: list[str]) -> int:
         # The reader (head, less) has seen enough; a flush at exit must not complain.
         sys.stdout = None  # type: ignore[assignment]
         return 0
+    if code == 130:  # newer typer makes this of an interruption
+        return _interrupted()
     return code if isinstance(code, int) else 0
 
 

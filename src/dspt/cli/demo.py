@@ -55,8 +55,8 @@ def command(
 
 
 def table(demo: Demo) -> list[str]:
-    """Accuracy on the test pictures by loss and noise rate, against zero-shot, as lines."""
-    from dspt.demo import LOSSES, RATES
+    """Accuracy on the test pictures by method and noise rate, against zero-shot, as lines."""
+    from dspt.demo import METHODS, RATES
 
     first = demo.runs[0].result
     assert first.zero_shot.test is not None
@@ -68,18 +68,18 @@ def table(demo: Demo) -> list[str]:
         f"{'wrong labels':<14}" + "".join(f"{rate:>16.0%}" for rate in RATES),
         f"{'zero-shot':<14}" + f"{100 * zero:>15.1f} " * len(RATES),
     ]
-    for loss in LOSSES:
+    for method in METHODS:
         cells = []
         for rate in RATES:
             accuracies = [
                 run.result.final.accuracy
                 for run in demo.runs
-                if run.result.config.loss == loss
+                if run.result.config.method == method
                 and run.result.config.noise.rate == rate
                 and run.result.final is not None
             ]
             mean = statistics.fmean(accuracies)
             cells.append(f"{100 * mean:>8.1f} ({100 * (mean - zero):+5.1f})")
-        lines.append(f"{loss:<14}" + "".join(cells))
+        lines.append(f"{method:<14}" + "".join(cells))
     lines += ["", "In brackets: points above or below zero-shot."]
     return lines

@@ -16,7 +16,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="[DATA]",
-            help="Labelled pictures of the same classes. [default: the run's own data]",
+            help="Labelled pictures of the same classes. \\[default: the run's own data]",
             show_default=False,
         ),
     ] = None,

@@ -25,17 +25,28 @@ def command(
             help="Folder for the run. An unfinished run in it is continued.", show_default=False
         ),
     ],
-    loss: Annotated[str, typer.Option(help="dspt, ce, mae or gce.")] = "dspt",
-    loss_option: Annotated[
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method", "--loss", help="A loss (dspt, ce, gce, ...) or more: see `dspt methods`."
+        ),
+    ] = "dspt",
+    method_option: Annotated[
         list[str] | None,
-        typer.Option(help="A loss's own setting, as q=0.5 for gce.", show_default=False),
+        typer.Option(
+            "--method-option",
+            "--loss-option",
+            help="A method's own setting, as q=0.5 for gce.",
+            show_default=False,
+        ),
     ] = None,
     shots: Annotated[str, typer.Option(help="Training pictures per class, or 'all'.")] = "16",
     noise: Annotated[
         str,
         typer.Option(
-            help="Wrong labels to make: none, symmetric:RATE or asymmetric:RATE; or column:NAME "
-            "to train on labels that the data itself brings."
+            help="Wrong labels to make: none; symmetric, asymmetric, pair, replace, replace-pair "
+            "or instance, each with a rate as in symmetric:0.5; matrix:FILE; or column:NAME to train "
+            "on labels that the data itself brings."
         ),
     ] = "none",
     seed: Annotated[int, typer.Option(help="Of the draw, the noise, the start and the order.")] = 1,
@@ -45,6 +56,20 @@ def command(
     noise_seed: Annotated[
         int | None, typer.Option(help="Of the noise alone.", show_default=False)
     ] = None,
+    classes: Annotated[
+        str, typer.Option(help="all, base or new (halves of the classes), or first:N.")
+    ] = "all",
+    transfer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Test the prompt elsewhere too: 'new' (with --classes base) or another data set.",
+            show_default=False,
+        ),
+    ] = None,
+    evidence: Annotated[
+        bool,
+        typer.Option("--evidence", help="Measure every epoch what the gradient does."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in --out.")] = False,
     backbone: options.Backbone = "default",
     pretrained: options.Pretrained = None,
@@ -53,7 +78,7 @@ def command(
     n_ctx: Annotated[
         int | None,
         typer.Option(
-            help="Context vectors. [default: 16, or as many as --init has tokens]",
+            help="Context vectors. \\[default: 16, or as many as --init has tokens]",
             rich_help_panel=_PROMPT,
             show_default=False,
         ),
@@ -90,7 +115,9 @@ def command(
             rich_help_panel=_RECIPE,
         ),
     ] = 0,
+    feature_precision: options.FeaturePrecision = "fp32",
     template: options.Template = None,
+    root: options.Root = None,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
     split_column: options.SplitColumn = None,
@@ -106,15 +133,15 @@ def command(
     [bold]Examples[/]
     dspt fit my_pictures --out run
     dspt fit labels.csv --label-column tag --shots all --out run
-    dspt fit caltech-101 --noise symmetric:0.5 --loss ce --seed 2 --out run-ce
+    dspt fit caltech-101 --noise symmetric:0.5 --method ce --seed 2 --out run-ce
     dspt fit cifar-10n --noise column:worse_label --out run-human
     dspt fit my_pictures --backbone ViT-B-16 --pretrained openai --init "a photo of a" --out run
     """
     from dspt.fitting import fit
 
     fields: dict[str, Any] = {
-        "loss": loss,
-        "loss_options": _loss_options(loss_option or []),
+        "method": method,
+        "method_options": options.method_options(method_option or []),
         "shots": _shots(shots),
         "noise": noise,
         "seed": seed,
@@ -137,6 +164,11 @@ def command(
             "warmup_lr": warmup_lr,
         },
         "views": views,
+        "feature_precision": feature_precision,
+        "classes": classes,
+        "data_root": None if root is None else str(root),
+        "transfer": tuple(transfer or ()),
+        "evidence": evidence,
         "template": template,
         "image_column": image_column,
         "label_column": label_column,
@@ -176,7 +208,7 @@ def print_result(result: RunResult) -> None:
         lines += [
             f"zero-shot  {percent(zero.accuracy)}  "
             f"(calibration error {percent(zero.calibration_error)})",
-            f"{result.config.loss:<9}  {percent(final.accuracy)}  "
+            f"{result.config.method:<9}  {percent(final.accuracy)}  "
             f"(calibration error {percent(final.calibration_error)}; 95 % interval "
             f"{percent(low)} to {percent(high)} on {final.n} test pictures)",
         ]
@@ -195,16 +227,3 @@ def _shots(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise UserError(f"shots: must be a whole number or 'all', not {text!r}") from None
-
-
-def _loss_options(pairs: list[str]) -> dict[str, float]:
-    options = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        try:
-            options[name] = float(value)
-        except ValueError:
-            sign = ""
-        if not sign:
-            raise UserError(f"loss-option: must look like q=0.5, not {pair!r}")
-    return options

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dspt.errors import UserError
+
 _MODEL = "Model"
 _DATA = "Data"
 
@@ -15,7 +17,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A folder of class folders, a CSV / TSV / Parquet manifest or a folder of them, "
-        "a folder in CoOp's layout, or 'demo'.",
+        "a folder in CoOp's layout, 'demo', or a name of `dspt data list`.",
         show_default=False,
     ),
 ]
@@ -42,7 +44,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", rich_h
 Template = Annotated[
     str | None,
     typer.Option(
-        help="Zero-shot prompt with {} for the class name. [default: the data set's own]",
+        help="Zero-shot prompt with {} for the class name. \\[default: the data set's own]",
         show_default=False,
     ),
 ]
@@ -69,13 +71,45 @@ Holdout = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where data sets known by name lie (`dspt data list`). \\[default: $DSPT_DATA]",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+FeaturePrecision = Annotated[
+    str,
+    typer.Option(
+        help="Of image features: fp32, or fp16 for half the cache.", rich_help_panel=_DATA
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(
-        help="Folder for image features. [default: $DSPT_CACHE or ~/.cache/dspt]",
+        help="Folder for image features. \\[default: $DSPT_CACHE or ~/.cache/dspt]",
         rich_help_panel=_DATA,
         show_default=False,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no notes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def method_options(pairs: list[str]) -> dict[str, float | str]:
+    """Options of a method from ``name=value`` texts; what reads as a number is one.
+
+    Raises:
+        UserError: for a text without "=".
+    """
+    options: dict[str, float | str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name or not value:
+            raise UserError(f"method-option: must look like q=0.5, not {pair!r}")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            options[name] = value
+    return options

@@ -27,7 +27,7 @@ def command(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Classify pictures with a trained prompt; one line per picture on standard output.
+    """Classify pictures with what a run trained; one line per picture on standard output.
 
     Unreadable pictures are named on standard error and left out.
 
@@ -37,13 +37,13 @@ def command(
     dspt predict run holiday/ --top 5 --format csv > predictions.csv
     """
     from dspt.data import picture_files
-    from dspt.model import PromptModel
+    from dspt.model import load_model
 
     if format not in ("text", "csv", "jsonl"):
         raise UserError(f"format: must be text, csv or jsonl, not {format!r}")
     files = picture_files(images)
     progress = console.BarProgress(quiet)
-    model = PromptModel.load(run, device=device)
+    model = load_model(run, device=device)
     skipped: list[str] = []
 
     def unreadable(reason: str) -> None:

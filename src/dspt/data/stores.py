@@ -8,6 +8,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dspt.data.dataset import ImageStore
 from dspt.data.paths import relative_path
 from dspt.errors import UserError
@@ -38,6 +40,10 @@ class FileImages:
     def read(self, i: int) -> bytes:
         """Bytes of the file."""
         return read_file(self.folder, self._paths[i], contained=self._contained)
+
+    def missing(self) -> list[str]:
+        """Keys of the pictures that are no files; nothing is opened."""
+        return [path for path in self._paths if not (self.folder / path).is_file()]
 
 
 def read_file(folder: Path, relative: str, *, contained: bool) -> bytes:
@@ -142,7 +148,40 @@ class JoinedImages:
         part, offset = self._locate(i)
         return part.read(offset)
 
+    def missing(self) -> list[str]:
+        """Keys of the pictures that are no files, where the parts are files."""
+        return [key for part in self._parts for key in missing_pictures(part)]
+
     def _locate(self, i: int) -> tuple[ImageStore, int]:
         i = range(len(self))[i]
         number = bisect_right(self._ends, i)
         return self._parts[number], i - (self._ends[number - 1] if number else 0)
+
+
+class ChosenImages:
+    """Some pictures of another store, under the same keys.
+
+    Args:
+        images: the other store.
+        numbers: which of its pictures, int64 [N].
+    """
+
+    def __init__(self, images: ImageStore, numbers: np.ndarray) -> None:
+        self._images = images
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def key(self, i: int) -> str:
+        """Key in the other store."""
+        return self._images.key(int(self._numbers[i]))
+
+    def read(self, i: int) -> bytes:
+        """Bytes from the other store."""
+        return self._images.read(int(self._numbers[i]))
+
+
+def missing_pictures(images: ImageStore) -> list[str]:
+    """Keys of the pictures that are not on disk; empty for pictures inside tables."""
+    return images.missing() if isinstance(images, (FileImages, JoinedImages)) else []

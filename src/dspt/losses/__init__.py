@@ -22,13 +22,21 @@ from dspt.losses.double_softmax import (
     double_softmax_gradient,
 )
 from dspt.losses.gce import generalised_cross_entropy
+from dspt.losses.label_smoothing import label_smoothed_cross_entropy
 from dspt.losses.mae import mean_absolute_error
+from dspt.losses.normalised_ce_rce import normalised_and_reverse_cross_entropy
+from dspt.losses.partially_huberised import partially_huberised_cross_entropy
 from dspt.losses.reduction import PerSampleLoss, apply_loss
+from dspt.losses.symmetric_cross_entropy import symmetric_cross_entropy
 
 LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "ce": cross_entropy,
+    "label-smoothing": label_smoothed_cross_entropy,
     "mae": mean_absolute_error,
     "gce": generalised_cross_entropy,
+    "sce": symmetric_cross_entropy,
+    "nce+rce": normalised_and_reverse_cross_entropy,
+    "phuber-ce": partially_huberised_cross_entropy,
     "dspt": double_softmax,
 }
 """Name on the command line -> per-sample loss. Options are the function's keyword arguments."""

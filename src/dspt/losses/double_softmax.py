@@ -14,11 +14,13 @@ from dspt.losses.reduction import REDUCTIONS, apply_loss
 
 
 def double_softmax(logits: Tensor, target: Tensor) -> Tensor:
-    """``L = -log softmax(softmax(z))_y``, per sample.
+    """``L = -log softmax(softmax(z))_y``: cross-entropy over probabilities, per sample.
 
     Written out, ``L = log sum_j exp(p_j) - p_y``. Since every ``p_j`` lies in [0, 1], nothing can
     overflow once ``p`` is known, and the values fill an interval of length exactly 1 for every C:
     [log(e + C - 1) - 1, log(e + C - 1)].
+
+    Source: DSPT, arXiv 2605.00591 (2026): cross-entropy applied to probabilities.
 
     Args:
         logits: [n, C], C >= 2.

@@ -1,19 +1,22 @@
 """Text features with no redundant work, exact.
 
-CLIP's text tower is causal and its feature is read at one token, [EOT]. Three facts follow, and
+CLIP's text tower is causal and its feature is read at one token, [EOT]. Four facts follow, and
 each removes work without changing a result (``plain.py`` computes the same without them):
 
 1. A token never sees what stands after it. So the tokens that all prompts begin with ([SOS] and,
    with shared context and the class name at the end, the context vectors) have the same states in
-   every class: they are computed once per run, and each class only adds its own few tokens.
-2. Tokens after [EOT] influence nothing that is read: they are not computed. What remains differs in
-   length by class; the tokens of all classes lie packed in one long row, so linear layers and norms
-   do no work for padding. Only the little attention among a class's own tokens needs equal lengths:
-   it runs over groups of classes of one length.
-3. After the last layer only the state at [EOT] is read: there, queries, output projection and MLP
+   every class: they are computed once per call, and each class only adds its own few tokens.
+2. For the same reason nothing before the first context vector changes while training (a class name
+   in front of it): of those tokens only keys and values are needed, computed once per engine.
+3. Tokens after [EOT] influence nothing that is read: they are not computed. What remains differs in
+   length by class; shared tokens and those of all classes lie packed in one long row, so linear
+   layers and norms read their weights once and do no work for padding. Only the little attention
+   among a class's own tokens needs equal lengths: it runs over groups of classes of one length.
+4. After the last layer only the state at [EOT] is read: there, queries, output projection and MLP
    are computed for one token per class.
 
-What does not depend on the context vectors in the first layer is computed once per engine.
+The first layer's queries, keys and values of tokens that are no context are computed once, too.
+[SOS] goes along with the shared context: one token among hundreds, less than cutting it out costs.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dspt.backbones.text_tower import TextTower
+from dspt.backbones.text_tower import TextBlock, TextTower
 from dspt.prompts.layout import PromptLayout
 
 _KeysAndValues = tuple[Tensor, Tensor]
@@ -33,10 +36,19 @@ _KeysAndValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _Group:
-    """Classes whose own parts have the same length, side by side in the packed row."""
+    """Classes whose own parts have the same lengths, side by side in the packed row.
+
+    Attributes:
+        classes: number of them.
+        constant: own tokens before the first context vector, of which only keys and values count.
+        length: own tokens in the row.
+        mask: 0 where they may look and -inf at what comes later, [length, all keys].
+    """
 
     classes: int
+    constant: int
     length: int
+    mask: Tensor
 
     @property
     def tokens(self) -> int:
@@ -44,45 +56,43 @@ class _Group:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """A row of tokens and context vectors that goes through the tower side by side.
+class _Row:
+    """Tokens and context vectors that go through the tower side by side: shared ones, then classes.
 
     Attributes:
         tokens: what stands there without context, position included, [n, W].
         places: where context vectors stand, [m].
         index: which one stands there, [m].
         positions: their position embeddings, [m, W].
+        first_qkv: queries, keys and values of ``tokens`` in the first layer, [n, 3 W].
+        shared: how many of the first tokens belong to all classes; 0 when their keys and values
+            come from elsewhere.
+        groups: classes of one length, in order.
+        read: where each class's feature is read, [classes]; None when only keys and values are
+            wanted.
+        constants: by layer and group, keys and values of the own tokens that do not change,
+            [1, H, classes, constant, d] each; empty when there are none.
     """
 
     tokens: Tensor
     places: Tensor
     index: Tensor
     positions: Tensor
+    first_qkv: Tensor
+    shared: int
+    groups: tuple[_Group, ...]
+    read: Tensor | None
+    constants: list[list[_KeysAndValues]]
 
     def embed(self, context: Tensor) -> Tensor:
         """Input of the first layer; context [K, all vectors, W] -> [K, n, W]."""
-        if not len(self.places):
-            return self.tokens.expand(len(context), -1, -1)
         vectors = context[:, self.index].to(self.tokens.dtype) + self.positions
         return self.tokens.expand(len(context), -1, -1).index_copy(1, self.places, vectors)
 
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some classes' own tokens, packed, classes ordered by length.
-
-    Attributes:
-        rows: the tokens.
-        groups: classes of one length, in order.
-        read: where each class's feature is read, [classes].
-        first_qkv: queries, keys and values of the first layer where they do not depend on the
-            context, [n, 3 W].
-    """
-
-    rows: _Rows
-    groups: tuple[_Group, ...]
-    read: Tensor
-    first_qkv: Tensor | None
+    def first_projections(self, block: TextBlock, x: Tensor) -> Tensor:
+        """Queries, keys and values of the first layer: only those of context vectors are new."""
+        new = F.linear(block.ln_1(x[:, self.places]), block.qkv_weight, block.qkv_bias)
+        return self.first_qkv.expand(len(x), -1, -1).index_copy(1, self.places, new)
 
 
 class SharedPrefixEngine:
@@ -111,54 +121,94 @@ class SharedPrefixEngine:
         if class_specific:
             first = layout.n_ctx * torch.arange(layout.num_classes, device=device)
             self._slots = torch.where(self._slots < 0, -1, self._slots + first[:, None])
-        lengths = tower.read_positions(self._ids) + 1
-        self._prefix = _shared_length(self._ids, self._slots, int(lengths.min()) - 1)
-        order = torch.argsort(lengths, stable=True)
+        ends = tower.read_positions(self._ids) + 1
+        self._prefix = _shared_length(self._ids, self._slots, int(ends.min()) - 1)
+        # Where a class's computed tokens begin: after what is shared and what never changes.
+        starts = (self._slots >= 0).int().argmax(dim=1).clamp(min=self._prefix)
+        order = torch.argsort(starts * self._ids.shape[1] + ends, stable=True)
         self._unsort = torch.argsort(order)
-        zero = torch.zeros(self._prefix, dtype=torch.long, device=device)
-        self._shared = self._rows(zero, torch.arange(self._prefix, device=device))
-        self._chunks = [
-            self._chunk(classes, lengths[classes])
-            for classes in order.split(classes_at_once or len(order))
+        chunks = order.split(classes_at_once or len(order))
+
+        nothing = order[:0]
+        shared = self._row(self._prefix, nothing, nothing, nothing, read=False)
+        # In a row of their own the shared tokens serve several chunks, or, unchanging, every call.
+        self._shared = shared if len(chunks) > 1 and len(shared.places) else None
+        self._states: list[_KeysAndValues] = []
+        if not len(shared.places):
+            with torch.no_grad():
+                self._states = self._shared_states(shared, self._no_context())
+        joined = 0 if self._shared or self._states else self._prefix
+        self._rows = [
+            self._row(joined, part, starts[part], ends[part], read=True) for part in chunks
         ]
 
-    def _rows(self, classes: Tensor, positions: Tensor) -> _Rows:
-        """The tokens at these positions of these classes' prompts."""
-        slot = self._slots[classes, positions]
+    def _row(
+        self, shared: int, classes: Tensor, starts: Tensor, ends: Tensor, *, read: bool
+    ) -> _Row:
+        """The shared tokens, if asked for, and each class's from its start to its end, packed."""
+        device, lengths = classes.device, ends - starts
+        positions = [torch.arange(shared, device=device)]
+        positions += [
+            torch.arange(int(a), int(b), device=device) for a, b in zip(starts, ends, strict=True)
+        ]
+        owners = torch.cat([classes.new_zeros(shared), classes.repeat_interleave(lengths)])
+        at = torch.cat(positions)
+        slot = self._slots[owners, at]
         table, dtype = self.tower.positional_embedding, self.tower.compute_dtype
-        tokens = self.tower.token_embedding[self._ids[classes, positions]].to(dtype)
         places = (slot >= 0).nonzero()[:, 0]
-        return _Rows(
-            tokens=tokens + table[positions].to(dtype),
+        tokens = self.tower.token_embedding[self._ids[owners, at]].to(dtype) + table[at].to(dtype)
+        block = self.tower.blocks[0]
+        with torch.no_grad():
+            first_qkv = F.linear(block.ln_1(tokens), block.qkv_weight, block.qkv_bias)
+        constant = starts - self._prefix
+        return _Row(
+            tokens=tokens,
             places=places,
             index=slot[places],
-            positions=table[positions[places]].to(dtype),
+            positions=table[at[places]].to(dtype),
+            first_qkv=first_qkv,
+            shared=shared,
+            groups=_groups(self._prefix, constant, lengths),
+            read=shared + lengths.cumsum(0) - 1 if read else None,
+            constants=self._constants(classes, starts) if constant.any() else [],
         )
 
-    def _chunk(self, classes: Tensor, lengths: Tensor) -> _Chunk:
-        own = lengths - self._prefix
-        positions = [torch.arange(self._prefix, int(n), device=own.device) for n in lengths]
-        rows = self._rows(classes.repeat_interleave(own), torch.cat(positions))
-        block, first_qkv = self.tower.blocks[0], None
-        if not len(rows.places):
-            with torch.no_grad():
-                first_qkv = F.linear(block.ln_1(rows.tokens), block.qkv_weight, block.qkv_bias)
-        return _Chunk(rows, _groups(own), own.cumsum(0) - 1, first_qkv)
+    @torch.no_grad()
+    def _constants(self, classes: Tensor, ends: Tensor) -> list[list[_KeysAndValues]]:
+        """Keys and values of the tokens between the shared ones and ``ends``, as in ``_Row``."""
+        row = self._row(0, classes, torch.full_like(ends, self._prefix), ends, read=False)
+        x, found = row.embed(self._no_context()), []
+        for depth in range(len(self.tower.blocks)):
+            x, _, own = self._layer(depth, row, x, self._states[depth])
+            found.append([(k.clone(), v.clone()) for k, v in own])  # without their queries
+        return found
+
+    def _no_context(self) -> Tensor:
+        return self.tower.token_embedding.new_zeros(1, 0, self.tower.width)
 
     def training_bytes(self, runs: int) -> int:
         """Upper bound of what a step keeps in memory for the gradient, weights not counted.
 
-        With ``classes_at_once`` it is that of the largest chunk; the shared states come on top.
+        With ``classes_at_once`` it is that of the largest chunk. The shared states come on top, and
+        keys and values that never change, which are there once however many prompts train.
         """
         chunks = (
             sum(
-                group.classes * bytes_per_class(self.tower, self._prefix, group.length)
-                for group in chunk.groups
+                group.classes
+                * bytes_per_class(self.tower, self._prefix, group.length, group.constant)
+                for group in row.groups
             )
-            for chunk in self._chunks
+            for row in self._rows
         )
         shared = self._prefix * bytes_per_class(self.tower, self._prefix, 1)
-        return runs * (max(chunks) + shared)
+        constants = sum(
+            tensor.nbytes
+            for row in self._rows
+            for layer in row.constants
+            for pair in layer
+            for tensor in pair
+        )
+        return runs * (max(chunks) + shared) + constants
 
     def __call__(self, context: Tensor) -> Tensor:
         """Features of all classes under each prompt.
@@ -170,135 +220,166 @@ class SharedPrefixEngine:
             L2-normalised features [K, C, D], fp32 (float64 for a float64 tower).
         """
         vectors = context.reshape(len(context), -1, context.shape[-1])
-        shared = self._shared_states(vectors)
-        if len(self._chunks) > 1 and torch.is_grad_enabled():
+        states = self._shared_states(self._shared, vectors) if self._shared else self._states
+        if len(self._rows) > 1 and torch.is_grad_enabled():
             parts = [
-                checkpoint(self._own_features, chunk, vectors, shared, use_reentrant=False)
-                for chunk in self._chunks
+                checkpoint(
+                    self._features,
+                    row,
+                    vectors,
+                    states,
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # nothing is drawn
+                )
+                for row in self._rows
             ]
         else:
-            parts = [self._own_features(chunk, vectors, shared) for chunk in self._chunks]
+            parts = [self._features(row, vectors, states) for row in self._rows]
         return torch.cat(parts, dim=1)[:, self._unsort]
 
-    def _shared_states(self, vectors: Tensor) -> list[_KeysAndValues]:
+    def _shared_states(self, row: _Row, vectors: Tensor) -> list[_KeysAndValues]:
         """Keys and values of the shared tokens in every layer, each [K, H, P, d]."""
-        x = self._shared.embed(vectors)
-        states: list[_KeysAndValues] = []
-        for block in self.tower.blocks:
-            qkv = F.linear(block.ln_1(x), block.qkv_weight, block.qkv_bias)
-            q, k, v = (self._heads(part) for part in qkv.chunk(3, dim=-1))
-            states.append((k, v))
-            if len(states) < len(self.tower.blocks):
-                attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-                attended = attended.transpose(1, 2).flatten(2)
-                x = block.add_mlp(block.add_attended(x, attended))
+        x, states = row.embed(vectors), []
+        for depth in range(len(self.tower.blocks)):
+            x, shared, _ = self._layer(depth, row, x, None)
+            states.append(shared)
         return states
 
-    def _own_features(self, chunk: _Chunk, vectors: Tensor, shared: list[_KeysAndValues]) -> Tensor:
-        """Features of a chunk's classes, [K, classes, D]."""
-        x = chunk.rows.embed(vectors)
-        *inner, last = self.tower.blocks
-        for depth, block in enumerate(inner):
-            if depth == 0 and chunk.first_qkv is not None:
-                qkv = chunk.first_qkv.expand(len(x), -1, -1)
-            else:
-                qkv = F.linear(block.ln_1(x), block.qkv_weight, block.qkv_bias)
-            q, k, v = qkv.chunk(3, dim=-1)
-            attended = self._attend(chunk.groups, q, k, v, shared[depth])
-            x = block.add_mlp(block.add_attended(x, attended))
-
-        # In the last layer only the tokens that are read ask, and only they are taken further.
-        width = self.tower.width
-        normed = last.ln_1(x)
-        q = F.linear(normed[:, chunk.read], last.qkv_weight[:width], last.qkv_bias[:width])
-        kv = F.linear(normed, last.qkv_weight[width:], last.qkv_bias[width:])
-        k, v = kv.chunk(2, dim=-1)
-        attended = self._attend(chunk.groups, q, k, v, shared[-1])
-        x = last.add_mlp(last.add_attended(x[:, chunk.read], attended))
+    def _features(self, row: _Row, vectors: Tensor, states: list[_KeysAndValues]) -> Tensor:
+        """Features of a row's classes, [K, classes, D]."""
+        x = row.embed(vectors)
+        for depth in range(len(self.tower.blocks)):
+            x, _, _ = self._layer(depth, row, x, states[depth] if states else None)
         features = self.tower.project(x)
         return F.normalize(
             features if features.dtype == torch.float64 else features.float(), dim=-1
         )
 
-    def _attend(
-        self, groups: tuple[_Group, ...], q: Tensor, k: Tensor, v: Tensor, shared: _KeysAndValues
-    ) -> Tensor:
-        """Attention of own tokens to the shared ones and to those before them in their class.
+    def _layer(
+        self, depth: int, row: _Row, x: Tensor, shared: _KeysAndValues | None
+    ) -> tuple[Tensor, _KeysAndValues, list[_KeysAndValues]]:
+        """One layer over a packed row, [K, n, W].
 
         Args:
-            groups: how the packed row divides into classes.
-            q: queries of all own tokens, or of each class's last one, [K, n, W].
-            k, v: of all own tokens, [K, n, W].
-            shared: keys and values of the shared tokens, [K, H, P, d] each.
+            depth: which layer; the last one goes on with the tokens that are read, only.
+            row: how ``x`` divides.
+            x: the layer's input.
+            shared: keys and values of the shared tokens; None when the row holds those tokens.
 
         Returns:
-            As ``q``, [K, n, W].
+            The layer's output, keys and values of the shared tokens [K, H, P, d], and those of each
+            group's own tokens [K, H, classes, length, d].
         """
-        # Split once: the gradient is one concatenation, where slices would each fill a whole row.
-        present = [group.tokens for group in groups]
-        asking = present if q.shape == k.shape else [group.classes for group in groups]
-        outputs = [
-            _split_attention(
-                self._heads(q_part), self._heads(k_part), self._heads(v_part), shared, group.classes
-            )
-            for group, q_part, k_part, v_part in zip(
-                groups, q.split(asking, 1), k.split(present, 1), v.split(present, 1), strict=True
-            )
-        ]
-        return torch.cat(outputs, dim=2).transpose(1, 2).flatten(2)
+        block = self.tower.blocks[depth]
+        x, q, k, v = self._projections(depth, row, x)
+        own = list(zip(k[1:], v[1:], strict=True))
+        if shared is None:
+            shared = (k[0].flatten(2, 3), v[0].flatten(2, 3))
+        if not q:
+            return x, shared, own
+        outputs = []
+        if q[0].numel():
+            seen = F.scaled_dot_product_attention(q[0].flatten(2, 3), *shared, is_causal=True)
+            outputs.append(seen.transpose(1, 2))
+        for number, group in enumerate(row.groups):
+            own_k, own_v = own[number]
+            if row.constants:
+                own_k, own_v = (
+                    torch.cat([before.expand(len(x), -1, -1, -1, -1), new], dim=3)
+                    for before, new in zip(row.constants[depth][number], own[number], strict=True)
+                )
+            seen = _attention(q[number + 1], own_k, own_v, shared, group.mask)
+            outputs.append(seen.transpose(1, 2))
+        if outputs:
+            x = block.add_mlp(block.add_attended(x, torch.cat(outputs, dim=1).flatten(2)))
+        return x, shared, own
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[K, n, W] -> [K, H, n, W / H]."""
-        return x.unflatten(-1, (self.tower.heads, -1)).transpose(1, 2)
+    def _projections(
+        self, depth: int, row: _Row, x: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Queries, keys and values in a layer, each by part of the row: shared tokens, groups.
+
+        Returns:
+            The tokens that go on [K, m, W], their queries, and all keys and values, each [K, H,
+            classes, tokens, d]. In the last layer the tokens that are read go on; where none is,
+            there are no queries.
+        """
+        block, width = self.tower.blocks[depth], self.tower.width
+        classes = [1, *(group.classes for group in row.groups)]
+        present = [row.shared, *(group.tokens for group in row.groups)]
+
+        # Split by rows once: the gradient is one concatenation, where slices would each fill a
+        # whole row. And bring to heads once: one copy, where each product would make its own.
+        def parts(projected: Tensor, tokens: list[int]) -> list[tuple[Tensor, ...]]:
+            split = zip(projected.split(tokens, dim=1), classes, strict=True)
+            return list(zip(*(self._heads(part, count) for part, count in split), strict=True))
+
+        if depth < len(self.tower.blocks) - 1:
+            if depth == 0:
+                qkv = row.first_projections(block, x)
+            else:
+                qkv = F.linear(block.ln_1(x), block.qkv_weight, block.qkv_bias)
+            q, k, v = parts(qkv, present)
+            return x, q, k, v
+        normed = block.ln_1(x)
+        kv = F.linear(normed, block.qkv_weight[width:], block.qkv_bias[width:])
+        k, v = parts(kv, present)
+        if row.read is None:
+            return x, (), k, v
+        asking = normed[:, row.read]
+        asking = F.linear(asking, block.qkv_weight[:width], block.qkv_bias[:width])
+        (q,) = parts(asking, [0, *(group.classes for group in row.groups)])
+        return x[:, row.read], q, k, v
+
+    def _heads(self, x: Tensor, classes: int) -> Tensor:
+        """[K, classes * n, s W] -> [s, K, H, classes, n, W / H], contiguous."""
+        parts = x.unflatten(-1, (-1, self.tower.heads, self.tower.width // self.tower.heads))
+        return parts.unflatten(1, (classes, -1)).permute(3, 0, 4, 1, 2, 5).contiguous()
 
 
-def _split_attention(
-    q: Tensor, own_k: Tensor, own_v: Tensor, shared: _KeysAndValues, classes: int
+def _attention(
+    q: Tensor, own_k: Tensor, own_v: Tensor, shared: _KeysAndValues, mask: Tensor
 ) -> Tensor:
     """Causal attention over shared and own keys, without copying the shared ones for each class.
 
     Args:
-        q: queries of the last m of each class's n tokens, [K, H, classes * m, d].
-        own_k, own_v: [K, H, classes * n, d].
-        shared: keys and values, [K, H, P, d] each.
-        classes: number of classes.
+        q: queries of the last m of each class's n tokens, [K, H, classes, m, d].
+        own_k, own_v: [K, H, classes, n, d].
+        shared: keys and values, [K or 1, H, P, d] each.
+        mask: its last m rows are those of the queries, [., P + n].
 
     Returns:
         [K, H, classes * m, d].
     """
     shared_k, shared_v = shared
-    q = q * q.shape[-1] ** -0.5
-    own_q, own_k, own_v = (t.unflatten(2, (classes, -1)) for t in (q, own_k, own_v))
-    to_own = own_q @ own_k.transpose(-1, -2)
-    m, n = to_own.shape[-2:]
-    if m > 1:
-        later = torch.ones(m, n, dtype=torch.bool, device=q.device).triu_(1 + n - m)
-        to_own = to_own.masked_fill(later, float("-inf"))
-    to_shared = (q @ shared_k.transpose(-1, -2)).unflatten(2, (classes, -1))
-    scores = torch.cat([to_shared, to_own], dim=-1)
-    if scores.dtype in (torch.float16, torch.bfloat16):
-        weights = scores.float().softmax(dim=-1).to(scores.dtype)
-    else:
-        weights = scores.softmax(dim=-1)
-    on_shared, on_own = weights.split([shared_k.shape[2], n], dim=-1)
+    classes, m, d = q.shape[2:]
+    to_shared = (q.flatten(2, 3) @ shared_k.transpose(-1, -2)).unflatten(2, (classes, m))
+    scores = torch.cat([to_shared, q @ own_k.transpose(-1, -2)], dim=-1)
+    wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    weights = torch.add(mask[-m:], wide, alpha=d**-0.5).softmax(dim=-1).to(scores.dtype)
+    on_shared, on_own = weights.split([shared_k.shape[2], own_k.shape[3]], dim=-1)
     return on_shared.flatten(2, 3) @ shared_v + (on_own @ own_v).flatten(2, 3)
 
 
-def bytes_per_class(tower: TextTower, shared: int, own: int) -> int:
+def bytes_per_class(tower: TextTower, shared: int, own: int, constant: int = 0) -> int:
     """Upper bound of the bytes that autograd keeps for one class of one prompt.
 
-    Per token and layer it keeps both norms' inputs (2 W), queries, keys and values as attention
-    wants them (some of them twice, 6 W at most), the MLP's hidden layer before its activation and
-    the attention weights; a frozen linear layer keeps nothing.
+    Per token and layer it keeps both norms' inputs (2 W), queries, keys and values (3 W), the MLP's
+    hidden layer before its activation and the attention weights; a frozen linear layer keeps
+    nothing. Keys and values that never change are copied beside the others.
 
     Args:
         tower: gives widths, heads and layers.
         shared: number P of tokens that all classes share.
-        own: number of tokens of the class's own.
+        own: number of tokens of the class's own that are computed.
+        constant: number of those before them that never change.
     """
     width, hidden = tower.width, tower.blocks[0].fc_weight.shape[0]
-    token = 8.5 * width + hidden + 2 * tower.heads * (shared + own)
-    floats = own * (len(tower.blocks) - 1) * token + own * 4 * width + 8 * width
+    keys = shared + constant + own
+    token = 6 * width + hidden + 3 * tower.heads * keys
+    copied = 2 * width * (constant + own) if constant else 0
+    layers = len(tower.blocks)
+    floats = (layers - 1) * (own * token + copied) + own * 4 * width + copied + 8 * width
     return int(floats * tower.compute_dtype.itemsize)
 
 
@@ -308,8 +389,11 @@ def _shared_length(ids: Tensor, slots: Tensor, most: int) -> int:
     return int(differs[0]) if len(differs) else most
 
 
-def _groups(sorted_lengths: Tensor) -> tuple[_Group, ...]:
-    lengths, counts = torch.unique_consecutive(sorted_lengths, return_counts=True)
-    return tuple(
-        _Group(int(count), int(length)) for length, count in zip(lengths, counts, strict=True)
-    )
+def _groups(shared: int, constant: Tensor, lengths: Tensor) -> tuple[_Group, ...]:
+    both = torch.stack([constant, lengths], dim=1)
+    kinds, counts = torch.unique_consecutive(both, dim=0, return_counts=True)
+    groups = []
+    for (before, own), count in zip(kinds.tolist(), counts.tolist(), strict=True):
+        later = torch.full((own, own), float("-inf"), device=lengths.device).triu_(1)
+        groups.append(_Group(count, before, own, F.pad(later, (shared + before, 0))))
+    return tuple(groups)

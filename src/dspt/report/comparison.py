@@ -10,7 +10,6 @@ from typing import Any
 from dspt.report import figures, wording
 from dspt.report.figures import Drawing
 from dspt.report.page import Pictures, Thumbnail, render_page
-from dspt.report.palette import canonical_loss
 from dspt.report.summary import Block, Condition, Method, block_titles, summarise
 from dspt.result import RunResult, Suspect
 from dspt.theory.bounds import label_free_range
@@ -96,19 +95,14 @@ def render_comparison(
 
 
 def _drawable(block: Block) -> bool:
-    rates = {
-        c.rate
-        for c in block.conditions
-        if c.rate is not None and any(block.cell(m, c) for m in block.methods)
-    }
-    return len(rates) > 1
+    return sum(any(block.cell(m, c) for m in block.methods) for c in block.conditions) > 1
 
 
 def _table(block: Block, title: str) -> dict[str, Any]:
     best = wording.best_per_condition(block)
     tested = [c for c in block.conditions if c in best]
     rows = []
-    for method in block.methods:
+    for method in block.rivals:
         cells = []
         for condition in tested:
             cell = block.cell(method, condition)
@@ -212,8 +206,10 @@ def _start_to_end(runs: Sequence[RunResult]) -> str:
 def _gradient(blocks: Sequence[Block], results: Sequence[RunResult]) -> dict[str, Any]:
     block = blocks[0]
     classes = len(results[0].data.class_names)
-    losses = [(m.loss, dict(m.options)) for m in block.methods]
-    known = any(has_closed_form(canonical_loss(loss)) for loss, _ in losses)
+    losses = [
+        (m.key, {k: v for k, v in m.options if not isinstance(v, str)}) for m in block.methods
+    ]
+    known = any(has_closed_form(loss) for loss, _ in losses)
     values: dict[str, Any] = {
         "classes": classes,
         "formula": figures.gradient_by_probability(classes, losses if known else None),

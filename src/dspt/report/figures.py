@@ -14,8 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspt.report import wording
-from dspt.report.palette import DARK, LIGHT, Dash, Mark, assign_marks, canonical_loss, loss_label
-from dspt.report.summary import Block, Method, block_titles, summarise
+from dspt.report.palette import (
+    DARK,
+    LIGHT,
+    Dash,
+    Mark,
+    assign_marks,
+    method_label,
+)
+from dspt.report.summary import Block, Condition, Method, plural, summarise
 from dspt.result import EpochMetrics, RunResult
 from dspt.theory import closed_forms
 
@@ -90,6 +97,14 @@ class Drawing:
         prefix = prefix if prefix is not None else self.name
         size = "narrow" if narrow else "wide"
         return clean_svg(raw.decode("utf-8"), f"{prefix}-{size}", self.label)
+
+    def standalone_svg(self, *, dark: bool = False) -> str:
+        """SVG on a card of its own, for a file that other documents show."""
+        from dspt.report.svg import clean_svg, on_card
+
+        colours = DARK if dark else LIGHT
+        raw = self._save("svg", False, colours).decode("utf-8")
+        return on_card(clean_svg(raw, self.name, self.label), colours["card"])
 
     def png(self, *, narrow: bool = False, dark: bool = False, scale: float = 2.0) -> bytes:
         """PNG on a card with round corners; legible on white and on dark pages alike."""
@@ -166,10 +181,10 @@ def _add_card(figure: Figure, colours: Mapping[str, str]) -> None:
 # Helpers
 
 
-def _percent_axis(axes: Axes) -> None:
+def _percent_axis(axes: Axes, ticks: int = 5) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}\u00a0%"))
     axes.grid(axis="y", linewidth=1)
     axes.spines["left"].set_visible(False)
@@ -262,73 +277,128 @@ def _legend(canvas: Canvas, axes: Axes, **where: Any) -> None:
 
 # The main figure
 
+_DIRECT = 5  # so many lines can be named at their ends; more get a legend
+_RATELESS = ("column", "matrix")
+
 
 def accuracy_against_noise(results: Sequence[RunResult]) -> Drawing:
     """Test accuracy against the rate of wrong labels: one line a method, zero-shot as reference.
 
     The bars are one standard deviation over seeds on either side. One panel for every data set,
-    model and kind of noise.
+    model, number of shots and kind of noise. Noise without a rate, such as human labels, is drawn
+    as groups of points, one for each set of labels.
 
     Raises:
-        ValueError: when no result has both a test accuracy and a noise rate.
+        ValueError: when no result has a test accuracy.
     """
-    blocks = [block for block in summarise(results) if _has_rates(block)]
+    blocks = [block for block in summarise(results) if _has_points(block)]
     if not blocks:
-        raise ValueError("no result has a test accuracy and a noise rate to draw it at")
+        raise ValueError("no result has a test accuracy")
     return accuracy_drawing(blocks)
 
 
-def _has_rates(block: Block) -> bool:
+def _has_points(block: Block) -> bool:
     return any(_points(block, method) for method in block.methods)
 
 
+def _positions(block: Block) -> dict[Condition, float]:
+    """Where the columns of a table stand: at their rates, or one by one where there are none."""
+    tested = [c for c in block.conditions if any(block.cell(m, c) for m in block.methods)]
+    if block.kind in _RATELESS:
+        tested.sort(key=lambda c: (not c.clean, block.realised_rate(c) or 0.0))
+        return {condition: float(place) for place, condition in enumerate(tested)}
+    return {c: 100 * c.rate for c in tested if c.rate is not None}
+
+
 def _points(block: Block, method: Method) -> list[tuple[float, float, float]]:
-    rows = []
-    for condition in block.conditions:
-        cell = block.cell(method, condition)
-        if cell is not None and condition.rate is not None:
-            rows.append((100 * condition.rate, 100 * cell.mean, 100 * (cell.std or 0.0)))
-    return rows
+    return [
+        (x, 100 * cell.mean, 100 * (cell.std or 0.0))
+        for condition, x in _positions(block).items()
+        if (cell := block.cell(method, condition)) is not None
+    ]
+
+
+def _tick(block: Block, condition: Condition) -> str:
+    if block.kind not in _RATELESS:
+        return condition.label
+    name = "clean" if condition.clean else _fit(condition.text.partition(":")[2], 14)
+    rate = block.realised_rate(condition)
+    return name if rate is None else f"{name}\n{100 * rate:.1f}\u00a0%"
+
+
+def panel_title(block: Block, blocks: Sequence[Block]) -> str:
+    """Data set, kind of noise, and what else tells a panel from its neighbours."""
+    parts = [block.data]
+    parts += [block.backbone] if len({b.backbone for b in blocks}) > 1 else []
+    parts += [value for _, value in block.setting]
+    return ", ".join([*parts, block.title.lower()])
+
+
+def panel_subtitle(block: Block) -> str:
+    """Classes, shots and seeds."""
+    counts = sorted({cell.n for cell in block.cells.values() if cell.n})
+    seeds = plural(counts[-1], "seed")
+    if counts[0] != counts[-1]:
+        seeds = f"{counts[0]} to {seeds}"
+    classes = len(block.all_runs[0].data.class_names)
+    return f"{classes:,} classes, {block.shots_text}, {seeds}"
 
 
 def accuracy_drawing(blocks: Sequence[Block]) -> Drawing:
     """``accuracy_against_noise`` for tables already summarised."""
     per_row = 1 if len(blocks) == 1 else 2
-    titles = block_titles(blocks) if len(blocks) > 1 else [""]
-    one_setting = len({(block.data, block.backbone) for block in blocks}) == 1
     rows = -(-len(blocks) // per_row)
+    methods = list(
+        dict.fromkeys(m for b in blocks for m in b.rivals if _points(b, m))
+    )  # in the order of the first table that has them
+    marks = assign_marks((method.label, method.key) for method in methods)
+    legend = len(methods) > _DIRECT or any(b.kind in _RATELESS for b in blocks)
+    labels = [*(method.label for method in methods), "Zero-shot"]
+    columns = {
+        narrow: max(1, min(len(labels), int(width / (46 + 7.4 * max(map(len, labels))))))
+        for narrow, width in ((False, WIDE), (True, NARROW))
+    }
+    below = {n: 20 * -(-len(labels) // c) + 8 if legend else 0 for n, c in columns.items()}
+    each = {False: 400 if len(blocks) == 1 else 350 if legend else 310, True: 330}
     parts = []
     for block in blocks:
-        for method in block.methods:
+        names = {x: _tick(block, c).replace("\n", " ") for c, x in _positions(block).items()}
+        for method in block.rivals:
             line = _points(block, method)
             if line:
                 ends = " to ".join(
-                    f"{y:.1f} % at {x:g} %" for x, y, _ in dict.fromkeys((line[0], line[-1]))
+                    f"{y:.1f} % at {names[x]}" for x, y, _ in dict.fromkeys((line[0], line[-1]))
                 )
-                parts.append(f"{method.label}: {ends}")
+                where = f"{panel_title(block, blocks)}, " if len(blocks) > 1 else ""
+                parts.append(f"{where}{method.label}: {ends}")
 
     def draw(canvas: Canvas) -> None:
-        columns = 1 if canvas.narrow else per_row
-        count = len(blocks) if canvas.narrow else rows
-        grid = canvas.figure.subplots(count, columns, squeeze=False, sharey=one_setting)
-        panels = list(grid.flat)
+        shape = (len(blocks), 1) if canvas.narrow else (rows, per_row)
+        panels = list(canvas.figure.subplots(*shape, squeeze=False).flat)
         for axes in panels[len(blocks) :]:
             axes.set_axis_off()
-        total = (320 if canvas.narrow else 400) if len(blocks) == 1 else 300
-        if one_setting:  # a common scale, fixed before labels are placed by it
-            low, high = _accuracy_range(blocks)
-            panels[0].set_ylim(low, high)
-        for axes, title, block in zip(panels, titles, blocks, strict=False):
-            _accuracy_panel(canvas, axes, block, title, _panel_height(total))
-            axes.tick_params(labelleft=True)
+        for axes, block in zip(panels, blocks, strict=False):
+            axes.set_title(_fit(panel_title(block, blocks), 40), pad=26)
+            _caption(canvas, axes, f"Test accuracy; {panel_subtitle(block)}")
+            height = _panel_height(each[canvas.narrow]) - 16
+            # Panels of one setting have one scale, fixed before labels are placed by it.
+            axes.set_ylim(*_accuracy_range([b for b in blocks if _place(b) == _place(block)]))
+            _accuracy_panel(canvas, axes, block, marks, None if legend else height)
+        if legend:
+            _method_legend(canvas, methods, marks, columns[canvas.narrow])
 
     return Drawing(
         name="accuracy-noise",
         label="Test accuracy against the share of wrong labels. " + "; ".join(parts) + ".",
-        wide=(WIDE, 400 if len(blocks) == 1 else 310 * rows),
-        narrow=(NARROW, 320 if len(blocks) == 1 else 310 * len(blocks)),
+        wide=(WIDE, each[False] * rows + below[False]),
+        narrow=(NARROW, each[True] * len(blocks) + below[True]),
         draw=draw,
     )
+
+
+def _place(block: Block) -> tuple[object, ...]:
+    """What panels of one scale share."""
+    return block.data, block.backbone, block.shots, block.setting
 
 
 def _accuracy_range(blocks: Sequence[Block]) -> tuple[float, float]:
@@ -342,67 +412,96 @@ def _accuracy_range(blocks: Sequence[Block]) -> tuple[float, float]:
     bounds += [
         100 * zero
         for block in blocks
-        for condition in block.conditions
-        if condition.rate is not None and (zero := block.zero_shot(condition)) is not None
+        for condition in _positions(block)
+        if (zero := block.zero_shot(condition)) is not None
     ]
     pad = 0.05 * (max(bounds) - min(bounds)) or 1.0
     return min(bounds) - pad, max(bounds) + pad
 
 
-def _accuracy_panel(canvas: Canvas, axes: Axes, block: Block, title: str, height: float) -> None:
-    marks = assign_marks((method.label, method.loss) for method in block.methods)
-    ends: list[tuple[float, str, str]] = []
-    short = canvas.narrow or bool(title)
-    rates = [100 * c.rate for c in block.conditions if c.rate is not None]
-    span = max(rates) - min(rates) or 1.0
+def _accuracy_panel(
+    canvas: Canvas, axes: Axes, block: Block, marks: Mapping[str, Mark], height: float | None
+) -> None:
+    """One panel; with a height in pixels, lines are named at their ends."""
+    positions = _positions(block)
+    methods = [method for method in block.rivals if _points(block, method)]
+    grouped = block.kind in _RATELESS
+    at = list(positions.values())
+    span = max(at) - min(at) or 1.0
     # A little apart, so that error bars and markers of close methods stay legible.
-    step = span * (0.014 if canvas.narrow else 0.009)
-    middle = (len(block.methods) - 1) / 2
-    shift = {method: step * (place - middle) for place, method in enumerate(block.methods)}
-    for method in block.methods:
-        line = _points(block, method)
-        if not line:
-            continue
-        x, y, std = (list(values) for values in zip(*line, strict=True))
+    if grouped:
+        step = 0.74 / max(len(methods), 2)
+    else:
+        step = span * min(0.014 if canvas.narrow else 0.009, 0.07 / max(len(methods), 1))
+    middle = (len(methods) - 1) / 2
+    ends: list[tuple[float, str, str]] = []
+    for place, method in enumerate(methods):
+        x, y, std = (list(values) for values in zip(*_points(block, method), strict=True))
         mark = marks[method.label]
         colour = canvas.colour(mark.colour)
-        x = [value + shift[method] for value in x]
+        x = [value + step * (place - middle) for value in x]
+        own = method.canonical == "dspt"
         if any(std):
-            axes.errorbar(x, y, std, fmt="none", ecolor=colour, elinewidth=1.4, alpha=0.6, zorder=2)
-        wide = 2.8 if method.canonical == "dspt" else 2.0
-        plot_line(canvas, axes, x, y, mark, linewidth=wide)
-        ends.append((y[-1], method.name if short else method.label, colour))
-    if len({text for _, text, _ in ends}) < len(ends):  # variants of one loss
-        drawn = [m for m in block.methods if _points(block, m)]
-        ends = [(y, m.label, c) for (y, _, c), m in zip(ends, drawn, strict=True)]
-    ends = [(y, _fit(text, 14 if short else 30), c) for y, text, c in ends]
-    zero = [
-        (100 * c.rate, 100 * z)
-        for c in block.conditions
-        if c.rate is not None and (z := block.zero_shot(c)) is not None
-    ]
-    edge = 0.02 * span + step * middle
+            axes.errorbar(
+                x, y, std, fmt="none", ecolor=colour, elinewidth=1.4, alpha=0.6,
+                zorder=4 if own else 2,
+            )  # fmt: skip
+        style: dict[str, Any] = {"linestyle": "none"} if grouped else {}
+        many = len(methods) > _DIRECT
+        style |= {"markersize": 8.0 if own else 7.0, "markeredgewidth": 0.6 if many else 1.2}
+        plot_line(
+            canvas, axes, x, y, mark, linewidth=2.8 if own else 1.8,
+            zorder=5 if own else 3, **style,
+        )  # fmt: skip
+        ends.append((y[-1], method.label, colour))
+    edge = 0.5 if grouped else 0.02 * span + step * middle
+    zero = [(x, 100 * z) for c, x in positions.items() if (z := block.zero_shot(c)) is not None]
     if zero:
         x0, y0 = (list(values) for values in zip(*zero, strict=True))
         x0, y0 = [x0[0] - edge, *x0, x0[-1] + edge], [y0[0], *y0, y0[-1]]
-        axes.plot(
-            x0,
-            y0,
-            color=canvas.colour("reference"),
-            linewidth=1.6,
-            linestyle=(0, (1.2, 1.8)),
-            zorder=2,
-        )
+        axes.plot(x0, y0, color=canvas.colour("reference"), zorder=2, **_ZERO_SHOT)
         ends.append((y0[-1], "Zero-shot", canvas.colour("reference")))
-    _percent_axis(axes)
-    axes.set_xticks(rates, [f"{rate:g}\u00a0%" for rate in rates])
-    axes.set_xlim(min(rates) - edge, max(rates) + edge)
-    axes.set_xlabel("Wrong labels in training")
-    if title:
-        axes.set_title(_fit(title, 36))
-    else:
-        _caption(canvas, axes, "Test accuracy")
-    _label_ends(canvas, axes, max(rates) + step * middle, ends, height)
+    _percent_axis(axes, ticks=7)
+    axes.set_xticks(at, [_tick(block, condition) for condition in positions])
+    axes.set_xlim(min(at) - edge, max(at) + edge)
+    if grouped:
+        for line in at[1:]:
+            axes.axvline(line - 0.5, color=canvas.colour("grid"), linewidth=1, zorder=0)
+    axes.set_xlabel("Training labels and share of wrong ones" if grouped else _X_LABEL)
+    if height is not None:
+        if canvas.narrow or len(canvas.figure.axes) > 1:
+            ends = [(y, _fit(text, 16), colour) for y, text, colour in ends]
+        _label_ends(canvas, axes, max(at) + step * middle, ends, height)
+
+
+_ZERO_SHOT: dict[str, Any] = {"linewidth": 1.6, "linestyle": (0, (1.2, 1.8))}
+_X_LABEL = "Wrong labels in training"
+
+
+def _method_legend(
+    canvas: Canvas, methods: Sequence[Method], marks: Mapping[str, Mark], columns: int
+) -> None:
+    """Every line of a figure once, below its panels."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for method in methods:
+        mark = marks[method.label]
+        handles.append(
+            Line2D(
+                [], [], color=canvas.colour(mark.colour), marker=mark.marker, label=method.label,
+                linestyle=(0, mark.dash) if mark.dash else "solid", markersize=7.5,
+                linewidth=2.8 if method.canonical == "dspt" else 1.8,
+                markeredgecolor=canvas.colour("card"), markeredgewidth=0.6,
+            )
+        )  # fmt: skip
+    handles.append(
+        Line2D([], [], color=canvas.colour("reference"), label="Zero-shot", **_ZERO_SHOT)
+    )
+    canvas.figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, frameon=False,
+        labelcolor=canvas.colour("ink"), handlelength=3.2, columnspacing=1.4, fontsize=12,
+    )  # fmt: skip
 
 
 def _fit(text: str, length: int) -> str:
@@ -584,8 +683,8 @@ def gradient_by_probability(
     chosen = losses or [("ce", {}), ("gce", {"q": 0.7}), ("mae", {}), ("dspt", {})]
     known: dict[str, Mapping[str, float]] = {}
     for loss, options in chosen:
-        if closed_forms.has_closed_form(canonical_loss(loss)):
-            known.setdefault(canonical_loss(loss), options)
+        if closed_forms.has_closed_form(loss):
+            known.setdefault(loss, options)
 
     def draw(canvas: Canvas) -> None:
         import numpy as np
@@ -597,7 +696,7 @@ def gradient_by_probability(
         for loss, options in known.items():
             y = closed_forms.rival_gradient_norm(loss, p, classes, options)
             wide = 2.8 if loss == "dspt" else 2.0
-            name = loss_label(loss)
+            name = method_label(loss)
             if "q" in options:
                 name += f" (q = {options['q']:g})"
             plot_line(
@@ -616,21 +715,29 @@ def gradient_by_probability(
         axes.grid(axis="y", linewidth=1)
         axes.spines["left"].set_visible(False)
         _caption(canvas, axes, "Gradient norm |∂L/∂z|")
-        _legend(canvas, axes, loc="upper right")
+        if len(known) > _DIRECT:  # too many to find room among the curves
+            handles, texts = axes.get_legend_handles_labels()
+            canvas.figure.legend(
+                handles, texts, loc="outside lower center", ncols=2 if canvas.narrow else 4,
+                frameon=False, labelcolor=canvas.colour("ink"), handlelength=3.2, fontsize=12,
+            )  # fmt: skip
+        else:
+            _legend(canvas, axes, loc="upper right")
 
-    names = wording.listing(loss_label(loss) for loss in known)
+    below = {n: 20 * -(-len(known) // n) + 8 if len(known) > _DIRECT else 0 for n in (2, 4)}
+    names = wording.listing(method_label(loss) for loss in known)
     return Drawing(
         name="gradient-probability",
         label="Gradient norm against the probability of the given label, "
         f"for {names} with {classes} classes.",
-        wide=(WIDE, 330),
-        narrow=(NARROW, 300),
+        wide=(WIDE, 330 + below[4]),
+        narrow=(NARROW, 300 + below[2]),
         draw=draw,
     )
 
 
 def accuracy_intervals(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Drawing:
-    """Accuracies with their 95 % intervals, one row each; the first is the tuned prompt."""
+    """Accuracies with their 95 % intervals, one row each; the first is what was trained."""
 
     def draw(canvas: Canvas) -> None:
         from matplotlib.ticker import FuncFormatter, MaxNLocator

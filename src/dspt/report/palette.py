@@ -24,6 +24,8 @@ LIGHT = {
     "sky": "#1d7aa3",
     "rose": "#b03060",
     "slate": "#55708b",
+    "olive": "#66741a",
+    "brown": "#7b4a2d",
 }
 
 DARK = {
@@ -41,6 +43,8 @@ DARK = {
     "sky": "#74cbea",
     "rose": "#f28bb0",
     "slate": "#9fb7ce",
+    "olive": "#bfcf5f",
+    "brown": "#dba27c",
 }
 
 Dash = tuple[float, ...]
@@ -61,15 +65,19 @@ _KNOWN = {
     "mae": Mark("green", "^", (2, 1.6)),
     "gce": Mark("purple", "D", (7, 2, 1.6, 2)),
     "sce": Mark("amber", "v", (4, 1.6)),
+    "nlprompt": Mark("rose", "X", (8, 2)),
+    "joapr": Mark("sky", "P", (3, 1.4, 1, 1.4)),
+    "linear_probe": Mark("slate", "h", (1.4, 1.4)),
+    "elr": Mark("olive", "<", (5, 1.5, 1, 1.5)),
+    "label_smoothing": Mark("brown", "p", (2.5, 1)),
+    "nce_rce": Mark("purple", ">", (9, 2, 2, 2)),
+    "phuber_ce": Mark("vermilion", "d", (1, 1)),
+    "zero_shot_ensemble": Mark("reference", "*", (5, 2)),
 }
 _SPARE = (
-    Mark("sky", "P", (3, 1.4, 1, 1.4)),
-    Mark("rose", "X", (8, 2)),
-    Mark("slate", "h", (1.4, 1.4)),
-    Mark("amber", "<", (5, 1.5, 1, 1.5)),
-    Mark("green", ">", (9, 2, 2, 2)),
-    Mark("purple", "p", (2.5, 1)),
-    Mark("vermilion", "d", (1, 1)),
+    Mark("amber", "H", (3, 1.4, 1, 1.4)),
+    Mark("sky", "8", (5, 1.5, 1, 1.5)),
+    Mark("olive", "*", (1.4, 1.4)),
 )
 
 _ALIASES = {
@@ -90,29 +98,40 @@ _LABELS = {
     "label_smoothing": "Label smoothing",
     "nce_rce": "NCE + RCE",
     "phuber_ce": "PHuber-CE",
+    "nlprompt": "NLPrompt",
+    "joapr": "JoAPR",
+    "zero_shot": "Zero-shot",
+    "zero_shot_ensemble": "Zero-shot, 80 templates",
+    "linear_probe": "Linear probe",
 }
 
 
-def canonical_loss(name: str) -> str:
-    """One name a loss: lower case, underscores, aliases resolved."""
-    name = name.strip().lower().replace("-", "_").replace(" ", "_")
+def canonical_method(name: str) -> str:
+    """One name a method: lower case, underscores, aliases resolved."""
+    name = name.strip().lower()
+    for sign in "-+ ":
+        name = name.replace(sign, "_")
     return _ALIASES.get(name, name)
 
 
-def loss_label(name: str) -> str:
-    """The name of a loss as a reader should see it."""
-    return _LABELS.get(canonical_loss(name), name)
+def method_label(name: str) -> str:
+    """The name of a method as a reader should see it."""
+    return _LABELS.get(canonical_method(name), name)
 
 
-def assign_marks(losses: Iterable[tuple[str, str]]) -> dict[str, Mark]:
-    """Give every (key, loss) its mark: the loss's own one first, spare ones for variants."""
+def assign_marks(methods: Iterable[tuple[str, str]]) -> dict[str, Mark]:
+    """Give every (key, method) a mark: a method's own to its first key, free ones to the rest.
+
+    Marks repeat only when there are more keys than marks.
+    """
+    pairs = list(dict.fromkeys(methods))
     marks: dict[str, Mark] = {}
-    spare = 0
-    for key, loss in losses:
-        own = _KNOWN.get(canonical_loss(loss))
+    for key, method in pairs:
+        own = _KNOWN.get(canonical_method(method))
         if own is not None and own not in marks.values():
             marks[key] = own
-        else:
-            marks[key] = _SPARE[spare % len(_SPARE)]
-            spare += 1
-    return marks
+    free = [mark for mark in (*_SPARE, *_KNOWN.values()) if mark not in marks.values()]
+    rest = [key for key, _ in pairs if key not in marks]
+    pool = free or list(_SPARE)
+    marks |= {key: pool[place % len(pool)] for place, key in enumerate(rest)}
+    return {key: marks[key] for key, _ in pairs}

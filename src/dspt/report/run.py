@@ -7,7 +7,9 @@ from typing import Any
 
 from dspt.report import figures, wording
 from dspt.report.page import Pictures, Thumbnail, render_page
-from dspt.report.palette import loss_label
+from dspt.report.palette import method_label
+from dspt.report.summary import option_text
+from dspt.report.wording import Subject
 from dspt.result import RunResult, Suspect
 
 GALLERY_LIMIT = 60
@@ -26,29 +28,31 @@ def render_run(result: RunResult, suspects: Sequence[Suspect], thumbnail: Thumbn
         a self-contained page that loads nothing and is about 3 MB at most.
     """
     final, zero = result.final, result.zero_shot.test
+    subject = wording.subject_of(result)
     rows = []
     if final is not None:
-        rows.append(("Tuned prompt", final.accuracy, final.interval))
-        if zero is not None:
+        rows.append((subject.row, final.accuracy, final.interval))
+        if zero is not None and subject.row != "Zero-shot":
             rows.append(("Zero-shot", zero.accuracy, zero.interval))
     last = result.epochs[-1] if result.epochs else None
     return render_page(
         "run.html",
-        title=f"{result.data.name}: {loss_label(result.config.loss)} run",
+        subject=subject,
+        title=f"{result.data.name}: {method_label(result.config.method)} run",
         result=result,
         headline=wording.headline(result),
         noise=wording.noise_sentence(result.noise, result.data.n_train),
-        loss=loss_label(result.config.loss),
+        method=method_label(result.config.method),
         last=last,
         intervals=figures.accuracy_intervals(rows) if rows else None,
         curves=figures.training_curves(result) if len(result.epochs) > 1 else None,
         gradients=_gradient_text(result),
         classes=_class_rows(result),
-        calibration=_calibration(result),
+        calibration=_calibration(result, subject),
         confusions=_confusions(result),
         facts=_facts(result),
         config_json=result.config.model_dump_json(indent=2),
-        **_gallery(result, suspects, Pictures(thumbnail)),
+        **_gallery(result, suspects, Pictures(thumbnail), subject.inside),
     )
 
 
@@ -92,12 +96,12 @@ def _class_rows(result: RunResult) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["tuned"] is None, row["tuned"] or 0.0, row["name"]))
 
 
-def _calibration(result: RunResult) -> list[tuple[str, Any, str]]:
+def _calibration(result: RunResult, subject: Subject) -> list[tuple[str, Any, str]]:
     rows = []
     if result.final is not None:
-        who = "The tuned prompt"
-        rows.append(("Tuned prompt", result.final, wording.calibration_sentence(result.final, who)))
-    if result.zero_shot.test is not None:
+        who = subject.inside[0].upper() + subject.inside[1:]
+        rows.append((subject.row, result.final, wording.calibration_sentence(result.final, who)))
+    if result.zero_shot.test is not None and subject.row != "Zero-shot":
         test = result.zero_shot.test
         rows.append(("Zero-shot", test, wording.calibration_sentence(test, "Zero-shot")))
     return rows
@@ -119,9 +123,12 @@ def _confusions(result: RunResult, limit: int = 8) -> list[tuple[str, str, int]]
 
 
 def _facts(result: RunResult) -> list[tuple[str, list[tuple[str, str]]]]:
+    from dspt.methods import trains_prompt
+
     config, backbone, data = result.config, result.backbone, result.data
+    made = "Trained context" if trains_prompt(config.method) else "Linear head"
     recipe, prompt = config.recipe, config.prompt
-    options = ", ".join(f"{k} = {v:g}" for k, v in sorted(config.loss_options.items()))
+    options = ", ".join(f"{k} = {option_text(v)}" for k, v in sorted(config.method_options.items()))
     sources = {
         "split": "its own test split",
         "holdout": "held out from its pictures",
@@ -137,17 +144,22 @@ def _facts(result: RunResult) -> list[tuple[str, list[tuple[str, str]]]]:
     if recipe.warmup_epochs:
         epochs = "epoch" if recipe.warmup_epochs == 1 else "epochs"
         rate += f", after {recipe.warmup_epochs} warm-up {epochs} at {recipe.warmup_lr:g}"
+    trained: list[tuple[str, str]] = [
+        ("Context", f"{prompt.n_ctx or vectors} vectors, {kind}; class name {place}"),
+        ("Start", "random" if prompt.init == "random" else f"“{prompt.init}”"),
+        ("Epochs", f"{recipe.epochs}, batches of {recipe.batch_size}"),
+        ("Learning rate", rate),
+        ("SGD", f"momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"),
+        ("Views", f"{config.views} augmented" if config.views else "the picture itself"),
+    ]
+    if not trains_prompt(config.method):
+        trained = [("Prompt", "none is trained")]
     return [
         (
             "Training",
             [
-                ("Loss", loss_label(config.loss) + (f" ({options})" if options else "")),
-                ("Context", f"{prompt.n_ctx or vectors} vectors, {kind}; class name {place}"),
-                ("Start", "random" if prompt.init == "random" else f"“{prompt.init}”"),
-                ("Epochs", f"{recipe.epochs}, batches of {recipe.batch_size}"),
-                ("Learning rate", rate),
-                ("SGD", f"momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"),
-                ("Views", f"{config.views} augmented" if config.views else "the picture itself"),
+                ("Method", method_label(config.method) + (f" ({options})" if options else "")),
+                *trained,
                 ("Seeds", seeds),
             ],
         ),
@@ -170,7 +182,7 @@ def _facts(result: RunResult) -> list[tuple[str, list[tuple[str, str]]]]:
                 ("Pictures", f"{size}, {backbone.embed_dim} dimensions"),
                 ("Precision", f"{backbone.precision}, text path {backbone.text_path}"),
                 ("Fingerprint", backbone.fingerprint),
-                ("Trained context", result.context_fingerprint),
+                (made, result.context_fingerprint),
             ],
         ),
         (
@@ -192,8 +204,11 @@ def _shots(shots: int | None) -> str:
     return ", all there are" if shots is None else f", up to {shots} a class"
 
 
-def _gallery(result: RunResult, suspects: Sequence[Suspect], pictures: Pictures) -> dict[str, Any]:
+def _gallery(
+    result: RunResult, suspects: Sequence[Suspect], pictures: Pictures, who: str
+) -> dict[str, Any]:
     names = result.data.class_names
+    first = who[0].upper() + who[1:]
     accused = [s for s in suspects if s.proposed != s.given]
     truth = any(s.true is not None for s in accused)
     cards: list[dict[str, Any]] = []
@@ -233,12 +248,12 @@ def _gallery(result: RunResult, suspects: Sequence[Suspect], pictures: Pictures)
         text = "No samples were handed to this report."
     elif not accused:
         text = (
-            "The tuned prompt agrees with the given label of all "
+            f"{first} agrees with the given label of all "
             f"{wording.count(len(suspects))} listed training pictures."
         )
     else:
         text = (
-            f"The tuned prompt contradicts the given label of {wording.count(len(accused))} of "
+            f"{first} contradicts the given label of {wording.count(len(accused))} of "
             f"{wording.count(len(suspects))} listed training pictures. "
         )
         if len(accused) > len(shown):

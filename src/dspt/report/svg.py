@@ -49,6 +49,20 @@ def clean_svg(raw: str, prefix: str, label: str) -> str:
     return re.sub(r">\s+<", "><", text)
 
 
+def on_card(svg: str, colour: str, margin: int = 14) -> str:
+    """A cleaned figure with a margin and an opaque background, to stand in a file of its own."""
+    root = ElementTree.fromstring(svg)
+    width, height = (float(part) for part in root.attrib["viewBox"].split()[2:])
+    width, height = width + 2 * margin, height + 2 * margin
+    root.set("viewBox", f"{-margin} {-margin} {width:g} {height:g}")
+    root.set("width", f"{width:g}")
+    root.set("height", f"{height:g}")
+    size = {"x": f"{-margin}", "y": f"{-margin}", "width": f"{width:g}", "height": f"{height:g}"}
+    root.insert(0, ElementTree.Element(f"{_SVG}rect", {**size, "fill": colour}))
+    ElementTree.register_namespace("", _SVG.strip("{}"))
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
 def _clean(element: ElementTree.Element, prefix: str, used: set[str]) -> None:
     element.tag = element.tag.removeprefix(_SVG)
     attributes = dict(element.attrib)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dspt.noise import RATED
+from dspt.report.palette import canonical_method, method_label
 from dspt.report.summary import Block, Condition, Difference, Method, difference
 from dspt.result import Evaluation, NoiseInfo, RunResult
 
@@ -73,8 +76,9 @@ def listing(parts: Iterable[str]) -> str:
 
 
 def inline(name: str) -> str:
-    """A name within a sentence: "Cross-entropy" becomes "cross-entropy", "DSPT" stays."""
-    return name if name[1:2].isupper() else name[:1].lower() + name[1:]
+    """A name within a sentence: "Cross-entropy" becomes "cross-entropy"; "DSPT", "JoAPR" stay."""
+    first = re.split(r"[^A-Za-z]", name, maxsplit=1)[0]
+    return name if any(map(str.isupper, first[1:])) else name[:1].lower() + name[1:]
 
 
 def share(fraction: float) -> str:
@@ -109,9 +113,32 @@ def difference_margin(first: Evaluation, second: Evaluation) -> float:
     return 1.96 * math.sqrt(variance)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """How to speak of what a run made: ``row`` in a table, ``inside`` a sentence, ``act`` of it."""
+
+    row: str
+    inside: str
+    act: str
+
+
+def subject_of(result: RunResult) -> Subject:
+    """A tuned prompt, or the method itself where no prompt is trained."""
+    from dspt.methods import trains_prompt
+
+    method = result.config.method
+    if trains_prompt(method):
+        return Subject("Tuned prompt", "the tuned prompt", "Tuning")
+    name = method_label(method)
+    if canonical_method(method) == "zero_shot":
+        return Subject(name, "the zero-shot model", "The zero-shot model")
+    return Subject(name, f"the {inline(name)}", f"The {inline(name)}")
+
+
 def headline(result: RunResult) -> Headline:
-    """Tuned against zero-shot, in plain words."""
+    """What was trained against zero-shot, in plain words."""
     final, zero = result.final, result.zero_shot.test
+    subject = subject_of(result)
     if final is None or final.n == 0:
         last = result.epochs[-1] if result.epochs else None
         explanation = "The data has no test split and nothing was held out. "
@@ -136,11 +163,18 @@ def headline(result: RunResult) -> Headline:
         )
         return Headline(
             "No test pictures, so no accuracy to report",
-            "Whether tuning helped is unknown.",
+            f"Whether {inline(subject.act)} helped is unknown.",
             "unknown",
             explanation,
         )
-    title = f"Tuned prompt {percent(final.accuracy)} on {pictures(final.n, 'test')}"
+    title = f"{subject.row} {percent(final.accuracy)} on {pictures(final.n, 'test')}"
+    if canonical_method(result.config.method) == "zero_shot":
+        return Headline(
+            title,
+            "This is the untrained model.",
+            "level",
+            f"95{NBSP}% interval of the accuracy: {interval(final.interval)}.",
+        )
     if zero is None or zero.n == 0:
         return Headline(
             title,
@@ -152,14 +186,14 @@ def headline(result: RunResult) -> Headline:
     gap = final.accuracy - zero.accuracy
     margin = difference_margin(final, zero)
     size = (
-        f"95{NBSP}% intervals: tuned {interval(final.interval)}, "
+        f"95{NBSP}% intervals: {inline(subject.row)} {interval(final.interval)}, "
         f"zero-shot {interval(zero.interval)}. "
     )
     if abs(gap) <= margin:
         amount = (
             "Both are equally accurate"
             if abs(gap) < 0.0005
-            else f"Tuning is {points(gap)} {'ahead' if gap > 0 else 'behind'}"
+            else f"{subject.act} is {points(gap)} {'ahead' if gap > 0 else 'behind'}"
         )
         return Headline(
             title,
@@ -171,14 +205,16 @@ def headline(result: RunResult) -> Headline:
     if gap > 0:
         return Headline(
             title,
-            f"Tuning gained {points(gap)}.",
+            f"{subject.act} gained {points(gap)}.",
             "better",
             f"{size}The gain exceeds the {points(margin)} that the choice of test pictures could "
             "explain.",
         )
     return Headline(
         title,
-        f"Tuning made the model worse, by {points(gap)}.",
+        f"{subject.act} made the model worse, by {points(gap)}."
+        if subject.act == "Tuning"
+        else f"{subject.act} is worse than zero-shot, by {points(gap)}.",
         "worse",
         f"{size}The loss exceeds the {points(margin)} that the choice of test pictures could "
         "explain. On data like these the zero-shot prompt is the better choice.",
@@ -268,7 +304,7 @@ SINGLE = "One run each: luck cannot be told from a difference."
 
 
 def _every(block: Block) -> str:
-    return "at every rate" if block.kind != "column" else "everywhere"
+    return "at every rate" if block.kind in RATED else "everywhere"
 
 
 def against_zero_shot(block: Block, method: Method) -> str | None:
@@ -302,7 +338,7 @@ def best_per_condition(block: Block) -> dict[Condition, set[str]]:
     for condition in block.conditions:
         means = {
             method.label: cell.mean
-            for method in block.methods
+            for method in block.rivals
             if (cell := block.cell(method, condition)) is not None
         }
         if not means:
@@ -338,9 +374,9 @@ def findings(block: Block) -> list[str]:
     texts: list[str | None] = []
     if dspt is not None:
         texts.append(against_zero_shot(block, dspt))
-    texts += [against_zero_shot(block, m) for m in block.methods if m is not dspt]
+    texts += [against_zero_shot(block, m) for m in block.rivals if m is not dspt]
     if dspt is not None:
-        texts += [against(block, dspt, m) for m in block.methods if m is not dspt]
+        texts += [against(block, dspt, m) for m in block.rivals if m is not dspt]
     return [text for text in texts if text]
 
 

@@ -3,20 +3,28 @@
 The gradients are those of :mod:`dspt.losses`, one beside each loss. With ``p = softmax(z)`` and
 label ``y``, sources in the files of the losses:
 
-====  ======================  =========================================  =================
-loss  value                   gradient by the logits                     suppression ratio
-====  ======================  =========================================  =================
-ce    -log p_y                p - onehot(y)                              1
-mae   2 (1 - p_y)             2 p_y (p - onehot(y))                      2 p_y
-gce   (1 - p_y^q) / q         p_y^q (p - onehot(y))                      p_y^q
-dspt  log sum_j exp p_j -p_y  p_y (p - onehot(y)) + p (q' - sum p q')    see docs/theory.md
-====  ======================  =========================================  =================
+=============== =========================== ======================================= ==============
+loss            value                       gradient by the logits                  suppression
+=============== =========================== ======================================= ==============
+ce              -log p_y                    p - onehot(y)                           1
+label-smoothing -sum_k t_k log p_k          p - t,  t = (1 - s) onehot(y) + s / C   unbounded
+mae             2 (1 - p_y)                 2 p_y (p - onehot(y))                   2 p_y
+gce             (1 - p_y^q) / q             p_y^q (p - onehot(y))                   p_y^q
+sce             -a log p_y - b A (1 - p_y)  (a - b A p_y) (p - onehot(y))           a - b A p_y
+nce+rce         a NCE - b A (1 - p_y)       a NCE' - b A p_y (p - onehot(y))        no short form
+phuber-ce       -log p_y, its tangent below min(1, tau p_y) (p - onehot(y))         min(1, tau p_y)
+                p_y = 1 / tau
+dspt            log sum_j exp p_j - p_y     p_y (p - onehot(y)) + p (q' - sum p q') docs/theory.md
+=============== =========================== ======================================= ==============
 
-(``q' = softmax(p)`` in the last row.) All hold for logits of any size in float32 and float64.
+``a``, ``b`` are the options alpha, beta and ``A < 0`` is log_zero; ``q' = softmax(p)``;
+``NCE = log p_y / L`` with ``L = sum_k log p_k``, and ``NCE'`` its gradient,
+``[onehot(y) - p + NCE (C p - 1)] / L``. All hold for logits of any size in float32 and float64.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -100,7 +108,10 @@ def suppression_ratio(
 
     1 for cross-entropy itself; near 0 where the loss lets a label go. Computed in float64. Where
     ``p_y`` is so near 1 that cross-entropy's own gradient would underflow, the ratio has long
-    reached its limit (``docs/theory.md``, theorem 4) and is taken where ``1 - p_y = e^-300``.
+    reached its limit (``docs/theory.md``, theorem 4) and is taken where ``1 - p_y = e^-300``. Two
+    losses differ there: label smoothing pushes a learned label back, so its ratio grows without
+    bound (infinity in float32), and NCE + RCE nears its limit only as fast as NCE fades, as one
+    over the lead in logits.
 
     Arguments and errors as for :func:`value`.
 
@@ -130,7 +141,9 @@ def _norm(rows: Tensor) -> Tensor:
 def rival_logits(p_given: Array, classes: int) -> Tensor:
     """Logits of samples where the label, class 0, has ``p_given`` and one rival has the rest.
 
-    The other C - 2 classes have probability 0: minus infinity, which every formula here bears.
+    The other C - 2 classes have probability 0: minus infinity, which every gradient here bears.
+    For more than two classes that empties the normalised term of NCE + RCE, and the *value* of
+    label smoothing is infinite: for those two see :func:`nearly_rival_logits`.
 
     Args:
         p_given: probabilities of the label in [0, 1], of any shape with n elements.
@@ -146,6 +159,24 @@ def rival_logits(p_given: Array, classes: int) -> Tensor:
     logits = torch.full((len(p), classes), float("-inf"), dtype=torch.float64)
     logits[:, 0] = torch.log(p)
     logits[:, 1] = torch.log1p(-p)
+    return logits
+
+
+def nearly_rival_logits(p_given: Array, classes: int, spread: float = 0.01) -> Tensor:
+    """As :func:`rival_logits`, but the other C - 2 classes share a part of the rest evenly.
+
+    Args:
+        p_given: probabilities of the label in (0, 1), of any shape with n elements.
+        classes: C >= 3.
+        spread: the part of ``1 - p_given`` that the other classes share, in (0, 1).
+
+    Returns:
+        Logits, [n, C], float64, all finite.
+    """
+    logits = rival_logits(p_given, classes)
+    rest = logits[:, 1:2].clone()
+    logits[:, 1:2] = rest + math.log1p(-spread)
+    logits[:, 2:] = rest + math.log(spread / (classes - 2))
     return logits
 
 

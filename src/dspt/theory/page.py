@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dspt.report.page import render_page
-from dspt.report.palette import loss_label
+from dspt.report.palette import method_label
 from dspt.theory import bounds, pictures
 
 
@@ -31,7 +31,7 @@ def limits_table(classes: int) -> list[tuple[str, list[str]]]:
             _number(bounds.learned_ratio(loss, classes)),
             _number(bounds.label_sum_width(loss, classes)),
         ]
-        rows.append((loss_label(loss), cells))
+        rows.append((method_label(loss), cells))
     return rows
 
 

@@ -1,6 +1,10 @@
 """The theory drawn from the formulas; each picture is a :class:`dspt.report.figures.Drawing`.
 
 Only palette colours are used, shades by opacity, so that a page can repaint them in dark mode.
+
+The theorems are about four losses, ``LOSSES``, which every picture shows; the others, ``RIVALS``,
+have panels of their own in the first picture, beside DSPT, so that no panel holds more than five
+lines.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspt.report.figures import NARROW, WIDE, Canvas, Drawing, plot_line
-from dspt.report.palette import Mark, assign_marks, loss_label
+from dspt.report.palette import Mark, assign_marks, method_label
 from dspt.theory import bounds, closed_forms
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 LOSSES = ("ce", "gce", "mae", "dspt")
+RIVALS = ("label-smoothing", "sce", "nce+rce", "phuber-ce")
 CLASSES = (2, 10, 100, 1000)
 SCALES = (10, 30, 100)
 BELOW = 0.15
@@ -59,50 +64,80 @@ def _legend(canvas: Canvas, axes: Axes, **where: Any) -> None:
 
 
 def _panels(canvas: Canvas, count: int, **more: Any) -> Sequence[Axes]:
-    shape = (count, 1) if canvas.narrow else (1, count)
+    """Panels in reading order: below each other if narrow, else side by side, four as 2 x 2."""
+    shape = (count, 1) if canvas.narrow else (2, 2) if count == 4 else (1, count)
     engine = canvas.figure.get_layout_engine()
     if engine is not None:
         engine.set(wspace=0.05)  # type: ignore[call-arg]
     return list(canvas.figure.subplots(*shape, squeeze=False, **more).flat)
 
 
+def _curves(
+    canvas: Canvas, axes: Sequence[Axes], losses: Sequence[str], p: Array, logits: Any
+) -> None:
+    """Value in the first of the axes, gradient norm in the second, against ``p_y``."""
+    import torch
+
+    target = torch.zeros(len(p), dtype=torch.long)
+    marks = assign_marks((loss, loss) for loss in (*LOSSES, *RIVALS))
+    for panel, function in zip(axes, (closed_forms.value, closed_forms.gradient_norm), strict=True):
+        panel.axvspan(0, 0.15, color=canvas.colour("zone"), linewidth=0, zorder=0)
+        panel.set_xlim(0, 1)
+        for loss in losses:
+            _plot(
+                canvas,
+                panel,
+                p,
+                function(loss, logits, target).numpy(),
+                marks[loss],
+                label=method_label(loss),
+                linewidth=2.9 if loss == "dspt" else 2.1,
+                markevery=(12 + 5 * losses.index(loss), 34),
+            )
+
+
 def loss_and_gradient(classes: int = 10) -> Drawing:
-    """Value and gradient norm of every loss against ``p_y``, one rival having all the rest."""
+    """Value and gradient norm of every loss against ``p_y``, one rival having the rest.
+
+    Above the losses of the theorems, below the others, all with their default options. Below, a
+    hundredth of the rest is spread over the other classes: label smoothing and NCE ask for them.
+    """
 
     def draw(canvas: Canvas) -> None:
         import numpy as np
-        import torch
 
-        p = np.linspace(0.0, 1.0, 201)
-        logits = closed_forms.rival_logits(p, classes)
-        target = torch.zeros(len(p), dtype=torch.long)
-        marks = assign_marks((loss, loss) for loss in LOSSES)
-        left, right = _panels(canvas, 2)
-        for axes, title in ((left, "Loss"), (right, "Gradient norm by the logits")):
-            axes.axvspan(0, 0.15, color=canvas.colour("zone"), linewidth=0, zorder=0)
+        panels = _panels(canvas, 4)
+        whole = np.linspace(0.0, 1.0, 201)
+        inside = np.linspace(0.001, 0.999, 201)
+        _curves(canvas, panels[:2], LOSSES, whole, closed_forms.rival_logits(whole, classes))
+        _curves(
+            canvas,
+            panels[2:],
+            (*RIVALS, "dspt"),
+            inside,
+            closed_forms.nearly_rival_logits(inside, classes),
+        )
+        for axes, title, top in zip(
+            panels,
+            ("Loss", "Gradient norm by the logits", "Loss: further rivals",
+             "Gradient norm: further rivals"),
+            (4, 1.5, 5.5, 1.8),
+            strict=True,
+        ):  # fmt: skip
             _frame(axes, title, "Probability of the given label")
-            axes.set_xlim(0, 1)
-        for loss in LOSSES:
-            value = closed_forms.value(loss, logits, target).numpy()
-            norm = closed_forms.gradient_norm(loss, logits, target).numpy()
-            more = {
-                "label": loss_label(loss),
-                "linewidth": 2.9 if loss == "dspt" else 2.1,
-                "markevery": (12, 34),
-            }
-            _plot(canvas, left, p, value, marks[loss], **more)
-            _plot(canvas, right, p, norm, marks[loss], **more)
-        left.set_ylim(0, 4)
-        right.set_ylim(0, 1.5)
-        _legend(canvas, left if canvas.narrow else right, loc="upper right")
+            axes.set_ylim(0, top)
+        for axes in (panels[0 if canvas.narrow else 1], panels[2]):
+            _legend(canvas, axes, loc="upper right")
 
     return Drawing(
         name="loss-and-gradient",
         label=f"Loss and gradient norm against the probability of the given label, {classes} "
         "classes. Cross-entropy is unbounded and pulls hardest at 0; DSPT, MAE and GCE are bounded "
-        "and their gradient returns to 0 there.",
-        wide=(WIDE, 330),
-        narrow=(NARROW, 580),
+        "and their gradient returns to 0 there. Of the further rivals, label smoothing pulls like "
+        "cross-entropy and pushes a learned label back; SCE and NCE + RCE are nearly MAE, twice as "
+        "large; PHuber-CE is cross-entropy down to 0.1, and below falls to 0.",
+        wide=(WIDE, 640),
+        narrow=(NARROW, 1160),
         draw=draw,
     )
 
@@ -189,7 +224,7 @@ def saturation_three() -> Drawing:
         axes.text(0.5, height + 0.03, "given label", ha="center", **text)
         axes.text(-0.04, -0.03, "class A", va="top", **text)
         axes.text(1.04, -0.03, "class B", ha="right", va="top", **text)
-        axes.set_title(loss_label(loss), loc="center", pad=4)
+        axes.set_title(method_label(loss), loc="center", pad=4)
 
     def draw(canvas: Canvas) -> None:
         ratios = [1, 1, 0.06 if not canvas.narrow else 0.1]
@@ -237,7 +272,7 @@ def saturation_two() -> Drawing:
                       color=canvas.colour("muted"), linewidth=1)  # fmt: skip
         axes.set_xlim(-0.002, 1.002)
         axes.set_ylim(0, len(LOSSES))
-        names = [loss_label(loss) for loss in reversed(LOSSES)]
+        names = [method_label(loss) for loss in reversed(LOSSES)]
         axes.set_yticks([row + 0.5 for row in range(len(LOSSES))], names)
         axes.tick_params(axis="y", labelcolor=canvas.colour("ink"))
         for side in ("left", "bottom"):
@@ -342,7 +377,7 @@ def dspt_against_mae() -> Drawing:
             for classes in kept:
                 low, high = bounds.loss_range(loss, classes)
                 bound.append(bounds.excess_risk_bound(loss, 0.5, classes) / (high - low))
-            _plot(canvas, right, kept, bound, marks[loss], label=loss_label(loss),
+            _plot(canvas, right, kept, bound, marks[loss], label=method_label(loss),
                   markevery=(3, 14))  # fmt: skip
         _frame(right, "Risk that 50 % noise can add", "Number of classes", "both")
         right.text(0.04, 0.05, "MAE: none. Cross-entropy: no bound.", color=canvas.colour("muted"),

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dspt.files import atomic_path
 from dspt.result import EpochMetrics
 from dspt.training.loop import TrainingState
 
-FORMAT = "dspt-checkpoint-1"
+FORMAT = "dspt-checkpoint-2"
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
@@ -33,6 +34,9 @@ def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
         "metrics": json.dumps(metrics),
     }
     tensors = {"context": state.context.cpu(), "momentum": state.momentum.cpu()}
+    for number, memory in enumerate(state.memory):
+        for name, tensor in memory.items():
+            tensors[f"memory/{number}/{name}"] = tensor.cpu().contiguous()
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=header)
 
@@ -55,11 +59,18 @@ def load_checkpoint(path: Path, identity: str, device: torch.device) -> Training
                 [EpochMetrics.model_validate(record) for record in run]
                 for run in json.loads(header["metrics"])
             ]
+            memory: list[dict[str, Tensor]] = [{} for _ in metrics]
+            for key in stored.keys():  # noqa: SIM118 - no mapping
+                kind, _, rest = key.partition("/")
+                if kind == "memory":
+                    number, _, name = rest.partition("/")
+                    memory[int(number)][name] = stored.get_tensor(key).to(device)
             return TrainingState(
                 epoch=int(header["epoch"]),
                 context=stored.get_tensor("context").to(device),
                 momentum=stored.get_tensor("momentum").to(device),
+                memory=memory,
                 metrics=metrics,
             )
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+    except (SafetensorError, OSError, KeyError, IndexError, ValueError, TypeError):
         return None

@@ -1,25 +1,26 @@
 """The training loop: K independent prompts side by side on cached image features.
 
 One call of the text engine gives the class features of all K prompts; each run has its own samples,
-given labels, batch order and loss. Runs never mix: the gradient of the sum of their losses is, for
-each prompt, the gradient of its own loss. A single run is K = 1.
+given labels, batch order and objective. Runs never mix: the gradient of the sum of their losses is,
+for each prompt, the gradient of its own loss. A single run is K = 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dspt.errors import UserError
-from dspt.evaluation import share
-from dspt.losses import PerSampleLoss, logit_gradient_norm
 from dspt.prompts import TextEngine
 from dspt.result import EpochMetrics
-from dspt.seeding import keyed_order, keyed_uint64
+from dspt.seeding import keyed_uint64
+from dspt.training.evidence import features_and_updates, measure_epoch, update_is_due
+from dspt.training.objective import Batch, Objective
 from dspt.training.recipe import Recipe
 
 
@@ -39,8 +40,10 @@ class TrainingRun:
         test_features: [n, D]; n may be 0.
         test_labels: [n].
         context: initial context vectors, [M, W] or [C, M, W], fp32.
-        loss: per-sample loss.
-        seed: orders the batches.
+        objective: what is minimised, at its start.
+        seed: chooses the views.
+        zero_shot: classes that the untrained model prefers for the training pictures, [N]; None
+            when the evidence is not measured.
     """
 
     features: Tensor
@@ -49,8 +52,9 @@ class TrainingRun:
     test_features: Tensor
     test_labels: Tensor
     context: Tensor
-    loss: PerSampleLoss
+    objective: Objective
     seed: int
+    zero_shot: Tensor | None = None
 
 
 @dataclass
@@ -61,12 +65,14 @@ class TrainingState:
         epoch: number of finished epochs.
         context: [K, ...] fp32.
         momentum: [K, ...] fp32, zeros before the first step.
+        memory: per run, what its objective keeps.
         metrics: per run, one record per finished epoch, the start included.
     """
 
     epoch: int
     context: Tensor
     momentum: Tensor
+    memory: list[dict[str, Tensor]]
     metrics: list[list[EpochMetrics]] = field(default_factory=list)
 
 
@@ -106,37 +112,67 @@ def train(
     samples = len(runs[0].given)
     if any(len(run.given) != samples for run in runs):
         raise ValueError("runs trained side by side must have equally many training pictures")
-    if state is None:
-        start = torch.stack([run.context.float() for run in runs])
-        state = TrainingState(0, start, torch.zeros_like(start), [[] for _ in runs])
-        _record(state, engine, logit_scale, runs, lr=None, losses=None)
-        if on_epoch:
-            on_epoch(state)
     batch = min(recipe.batch_size, samples)
     steps = samples // batch
+    # Objectives remember; the caller's stay as they are, so that a run can be trained again.
+    runs = [replace(run, objective=copy(run.objective)) for run in runs]
+    objectives = [run.objective for run in runs]
+    mean_losses = _MeanLosses(objectives, runs[0].context.device)
+
+    def measured(state: TrainingState, lr: float | None, losses: list[float] | None) -> Tensor:
+        """Append to every run's metrics; class features of the prompts as they stand."""
+        due = update_is_due(state.epoch, recipe.epochs, steps)
+        standing, updates = features_and_updates(engine, state.context, runs, logit_scale, due)
+        for number, run in enumerate(runs):
+            state.metrics[number].append(
+                measure_epoch(
+                    run,
+                    standing[number],
+                    logit_scale,
+                    epoch=state.epoch,
+                    lr=lr,
+                    train_loss=None if losses is None else losses[number],
+                    update=updates[number],
+                )
+            )
+        if on_epoch:
+            on_epoch(state)
+        return standing
+
+    if state is None:
+        start = torch.stack([run.context.float() for run in runs])
+        memory = [objective.state() for objective in objectives]
+        state = TrainingState(0, start, torch.zeros_like(start), memory, [[] for _ in runs])
+        standing = measured(state, None, None)
+    else:
+        for objective, kept in zip(objectives, state.memory, strict=True):
+            objective.restore(kept)
+        with torch.no_grad():
+            standing = engine(state.context)
     context = state.context.clone().requires_grad_(True)
     optimizer = torch.optim.SGD(
         [context], lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     # The optimizer's first step sets its buffer to the gradient, as a buffer of zeros would.
     optimizer.state[context]["momentum_buffer"] = state.momentum.clone()
-    mean_losses = _Losses(runs, context.device)
 
     for epoch in range(state.epoch, recipe.epochs):
         lr = recipe.learning_rate(epoch)
         optimizer.param_groups[0]["lr"] = lr
-        orders = [torch.from_numpy(_batch_order(run, epoch)).to(run.given.device) for run in runs]
-        views = [torch.from_numpy(_view_choice(run, epoch)).to(run.given.device) for run in runs]
-        summed = torch.zeros(len(runs), device=context.device)
+        for run, features in zip(runs, standing, strict=True):
+            if not run.objective.is_plain:
+                run.objective.begin_epoch(epoch, logit_scale * run.features[:, 0] @ features.t())
+        device = context.device
+        orders = [torch.from_numpy(run.objective.order(epoch)).to(device) for run in runs]
+        views = [torch.from_numpy(_view_choice(run, epoch)).to(device) for run in runs]
+        summed = torch.zeros(len(runs), device=device)
         for step in range(steps):
             part = slice(step * batch, (step + 1) * batch)
-            rows = [order[part] for order in orders]
+            rows = torch.stack([order[part] for order in orders])
             images = torch.stack(
                 [run.features[i, v[i]] for run, i, v in zip(runs, rows, views, strict=True)]
             )
-            given = torch.stack([run.given[i] for run, i in zip(runs, rows, strict=True)])
-            logits = logit_scale * images @ engine(context).transpose(1, 2)
-            values = mean_losses(logits, given)
+            values = mean_losses(rows, images, engine(context), logit_scale, epoch * steps + step)
             optimizer.zero_grad(set_to_none=True)
             values.sum().backward()
             optimizer.step()
@@ -151,15 +187,12 @@ def train(
             )
         buffer = optimizer.state[context]["momentum_buffer"]
         history = [list(records) for records in state.metrics]  # states handed out stay as they are
-        state = TrainingState(epoch + 1, context.detach().clone(), buffer.detach().clone(), history)
-        _record(state, engine, logit_scale, runs, lr=lr, losses=losses.tolist())
-        if on_epoch:
-            on_epoch(state)
+        memory = [objective.state() for objective in objectives]
+        state = TrainingState(
+            epoch + 1, context.detach().clone(), buffer.detach().clone(), memory, history
+        )
+        standing = measured(state, lr, losses.tolist())
     return state
-
-
-def _batch_order(run: TrainingRun, epoch: int) -> np.ndarray:
-    return keyed_order(run.seed, f"batches/{epoch}", range(len(run.given)))
 
 
 def _view_choice(run: TrainingRun, epoch: int) -> np.ndarray:
@@ -172,68 +205,45 @@ def _view_choice(run: TrainingRun, epoch: int) -> np.ndarray:
     return (1 + drawn % np.uint64(views - 1)).astype(np.int64)
 
 
-class _Losses:
-    """The runs' losses, each function called once a step for all runs that share it."""
+class _MeanLosses:
+    """The runs' mean losses in a step; a plain loss is called once for all runs that share it."""
 
-    def __init__(self, runs: Sequence[TrainingRun], device: torch.device) -> None:
+    def __init__(self, objectives: Sequence[Objective], device: torch.device) -> None:
+        self._objectives = objectives
         members: dict[int, list[int]] = {}
-        for number, run in enumerate(runs):
-            members.setdefault(id(run.loss), []).append(number)
+        for number, objective in enumerate(objectives):
+            # An objective that is not plain is a group of its own.
+            key = id(objective.loss) if objective.is_plain else id(objective)
+            members.setdefault(key, []).append(number)
+        self._groups = list(members.values())
         # Index tensors are made once: making them in a step would make a GPU wait for the host.
-        self._groups = [
-            (runs[numbers[0]].loss, torch.tensor(numbers, device=device))
-            for numbers in members.values()
-        ]
-        self._back = torch.cat([numbers for _, numbers in self._groups]).argsort()
+        self._index = [torch.tensor(numbers, device=device) for numbers in self._groups]
+        self._given = torch.stack([objective.given for objective in objectives])
+        self._back = torch.cat(self._index).argsort()
 
-    def __call__(self, logits: Tensor, given: Tensor) -> Tensor:
-        """Mean loss of each run's batch, [K], from logits [K, B, C] and labels [K, B]."""
-        means = [
-            loss(logits[numbers].flatten(0, 1), given[numbers].flatten())
-            .unflatten(0, (len(numbers), -1))
-            .mean(dim=1)
-            for loss, numbers in self._groups
-        ]
+    def __call__(
+        self, rows: Tensor, images: Tensor, features: Tensor, logit_scale: float, step: int
+    ) -> Tensor:
+        """Mean loss of each run's batch, [K].
+
+        Args:
+            rows: samples of each run's batch, [K, B].
+            images: their features, [K, B, D].
+            features: of the classes, [K, C, D].
+            logit_scale: factor on the cosine similarity.
+            step: number of the step.
+        """
+        logits = logit_scale * images @ features.transpose(1, 2)
+        given = self._given.gather(1, rows)
+        means = []
+        for numbers, index in zip(self._groups, self._index, strict=True):
+            objective = self._objectives[numbers[0]]
+            if objective.is_plain:
+                values = objective.loss(logits[index].flatten(0, 1), given[index].flatten())
+            else:
+                k = numbers[0]
+                values = objective.values(
+                    Batch(rows[k], images[k], logits[k], features[k], logit_scale, step)
+                )
+            means.append(values.unflatten(0, (len(numbers), -1)).mean(dim=1))
         return torch.cat(means)[self._back]
-
-
-@torch.no_grad()
-def _record(
-    state: TrainingState,
-    engine: TextEngine,
-    logit_scale: float,
-    runs: Sequence[TrainingRun],
-    *,
-    lr: float | None,
-    losses: list[float] | None,
-) -> None:
-    """Measure every run with its prompt as it stands and append to its metrics."""
-    features = engine(state.context)
-    for number, run in enumerate(runs):
-        logits = logit_scale * run.features[:, 0] @ features[number].t()
-        predicted = logits.argmax(dim=1)
-        clean = wrong = None
-        if run.true is not None:
-            norms = logit_gradient_norm(run.loss, logits, run.given)
-            right = run.given == run.true
-            clean, wrong = _mean(norms[right]), _mean(norms[~right])
-        test = None
-        if len(run.test_labels):
-            test_logits = run.test_features @ features[number].t()
-            test = share(test_logits.argmax(dim=1) == run.test_labels)
-        state.metrics[number].append(
-            EpochMetrics(
-                epoch=state.epoch,
-                lr=lr,
-                train_loss=None if losses is None else losses[number],
-                accuracy_given=share(predicted == run.given),
-                accuracy_true=None if run.true is None else share(predicted == run.true),
-                accuracy_test=test,
-                gradient_norm_clean=clean,
-                gradient_norm_mislabelled=wrong,
-            )
-        )
-
-
-def _mean(values: Tensor) -> float | None:
-    return float(values.mean()) if values.numel() else None

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.tiny import files_of
+from torch import Tensor
+
+from dspt.errors import UserError
+from dspt.feature_cache import FeatureCache, FeatureType
+
+N, D = 60, 24
+
+
+def digest(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def some_features() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.nn.functional.normalize(torch.randn(N, D, generator=generator), dim=-1)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dspt.feature_cache.SHARD_SIZE", 16)
+
+
+def filled(folder: Path, dtype: FeatureType = "fp32") -> FeatureCache:
+    cache = FeatureCache(folder, 0, dtype)
+    for number, feature in enumerate(some_features()):
+        cache.add(digest(number), feature)
+    return cache
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_new_and_stored_values_are_the_same_bits(tmp_path: Path, dtype: FeatureType) -> None:
+    cache = filled(tmp_path, dtype)  # 48 of 60 are on disk, 12 are not
+    asked = [digest(number) for number in (59, 0, 47, 48, 0, 17)]
+    expected = some_features()[[59, 0, 47, 48, 0, 17]]
+    if dtype == "fp16":
+        expected = expected.half().float()
+    before = cache.take(asked)
+    assert before.dtype == torch.float32
+    assert torch.equal(before, expected)
+    cache.flush()
+    assert torch.equal(cache.take(asked), expected)
+    fresh = FeatureCache(tmp_path, 0, dtype)
+    assert all(key in fresh for key in asked)
+    assert torch.equal(fresh.take(asked), expected)
+    assert digest(N) not in fresh
+
+
+def test_types_and_views_never_mix(tmp_path: Path) -> None:
+    filled(tmp_path).flush()
+    assert digest(0) in FeatureCache(tmp_path, 0)
+    assert digest(0) not in FeatureCache(tmp_path, 0, "fp16")
+    assert digest(0) not in FeatureCache(tmp_path, 1)
+    full = sum(map(len, files_of(tmp_path).values()))
+    filled(tmp_path / "half", "fp16").flush()
+    half = sum(map(len, files_of(tmp_path / "half").values()))
+    assert full - half == N * D * 2
+
+
+def test_only_what_is_asked_for_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path).flush()
+    hashed: list[int] = []
+    original = hashlib.sha256
+
+    def counting(data: bytes = b"") -> hashlib._Hash:
+        hashed.append(len(data))
+        return original(data)
+
+    cache = FeatureCache(tmp_path, 0)
+    keys = [digest(0), digest(15), digest(40)]
+    monkeypatch.setattr("dspt.feature_cache.hashlib.sha256", counting)
+    assert keys[0] in cache
+    assert len(hashed) == 1
+    for _ in range(2):
+        assert all(key in cache for key in keys)
+        cache.take(keys)
+    assert len(hashed) == 2, "two shards hold the three pictures, each is checked once"
+
+
+def test_features_are_mapped_and_not_loaded(tmp_path: Path) -> None:
+    filled(tmp_path).flush()
+    cache = FeatureCache(tmp_path, 0)
+    assert digest(0) in cache
+    (shard, values), *rest = cache._mapped.items()
+    assert not rest
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("this system does not list what is mapped")
+    ranges = [line.split()[0] for line in maps.read_text().splitlines() if shard.name in line]
+    spans = [[int(end, 16) for end in span.split("-")] for span in ranges]
+    assert any(first <= values.data_ptr() < last for first, last in spans)
+
+
+def places_of(shard: Path) -> dict[str, int]:
+    """Offset of a byte of each part of a shard."""
+    content = shard.read_bytes()
+    stored = load_file(shard)
+    return {
+        "header": 12,
+        **{name: content.index(tensor.numpy().tobytes()) + 5 for name, tensor in stored.items()},
+    }
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("where", ["header", "digests", "features"])
+def test_a_flipped_bit_costs_its_shard_only(tmp_path: Path, where: str, dtype: FeatureType) -> None:
+    filled(tmp_path, dtype).flush()
+    damaged = next(
+        shard
+        for shard in tmp_path.rglob("*.safetensors")
+        if bytes(load_file(shard)["digests"][0].tolist()) == digest(16)
+    )
+    content = bytearray(damaged.read_bytes())
+    content[places_of(damaged)[where]] ^= 0x04
+    damaged.write_bytes(content)
+    cache = FeatureCache(tmp_path, 0, dtype)
+    known = [number for number in range(N) if digest(number) in cache]
+    lost = set(range(N)) - set(known)
+    # A digest that was hit is one that no picture has: only this entry is lost.
+    assert lost == ({16} if where == "digests" else set(range(16, 32)))
+    assert damaged.exists() == (where == "digests")
+    expected = some_features() if dtype == "fp32" else some_features().half().float()
+    assert torch.equal(cache.take([digest(number) for number in known]), expected[known])
+    cache.add(digest(16), some_features()[16])
+    assert torch.equal(cache.take([digest(16)])[0], expected[16])
+
+
+def test_what_cannot_be_read_back_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FeatureCache(tmp_path, 0)
+    cache.add(digest(0), some_features()[0])
+    monkeypatch.setattr("dspt.feature_cache._read", lambda shard, name: None)
+    with pytest.raises(UserError, match="cannot be read back; check the disk"):
+        cache.flush()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = FeatureCache(tmp_path / "file", 0)
+    cache.add(digest(0), some_features()[0])
+    with pytest.raises(UserError, match="choose a folder that is writable"):
+        cache.flush()
