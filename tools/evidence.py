@@ -33,7 +33,7 @@ from dspt.errors import UserError
 from dspt.files import write_bytes, write_text
 from dspt.fitting import fit_many
 from dspt.prompts import text_engine
-from dspt.report import Section, render_comparison
+from dspt.report import render_comparison
 from dspt.report.evidence import evidence_section, evidence_table
 from dspt.result import RunResult
 from dspt.run_folder import CHECKPOINT_FILE, RESULT_FILE, claim, refuse_other_run
@@ -78,8 +78,6 @@ def write_pages(out: Path, results: Sequence[RunResult], command: str) -> None:
     figures = evidence_section(results)
     header, rows, note = evidence_table(results)
     data, noise = results[0].data, results[0].noise
-    sections = [Section(title=f.title, paragraphs=(f.caption,), figure=f.drawing) for f in figures]
-    sections.append(Section("In numbers", paragraphs=(note,), header=header, rows=rows))
     page = render_comparison(
         title=f"Whose gradient moves the prompt: {data.name}",
         intro=(
@@ -91,7 +89,6 @@ def write_pages(out: Path, results: Sequence[RunResult], command: str) -> None:
         galleries=[],
         thumbnail=lambda key: None,
         command=command,
-        sections=sections,
     )
     write_text(out / PAGE_FILE, page)
     lines = [

@@ -25,6 +25,7 @@ from dspt.result import (
     SampleEvidence,
     Suspect,
     Timing,
+    Transfer,
     UpdateEvidence,
     ZeroShot,
 )
@@ -72,6 +73,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     SampleEvidence,
     UpdateEvidence,
     Timing,
+    Transfer,
     Environment,
     Suspect,
 )

@@ -205,6 +205,11 @@ def fit_many(
     test_problems, test = features.problems(test), test[readable]
     draws = [draw_training_set(config, dataset, features) for config in configs]
     features_seconds = time.perf_counter() - began
+    if any(drawn.config.evidence and drawn.true is None for drawn in draws):
+        progress.note(
+            "evidence: the true labels are unknown, so clean and mislabelled pictures are not told "
+            "apart"
+        )
 
     for place, drawn in zip(places, draws, strict=True):
         if place is not None:

@@ -8,6 +8,7 @@ it stopped, and one with other settings never takes a number that is not its own
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import platform
@@ -161,10 +162,20 @@ def publish(
     """Print the table; write it, its rows as JSON and the figure as PNG and SVG."""
     write_text(folder / f"{name}.json", json.dumps({**origin, "rows": rows}, indent=1) + "\n")
     write_text(folder / f"{name}.md", table)
-    write_bytes(folder / f"{name}.png", drawing.png(scale=1.6))
+    write_bytes(folder / f"{name}.png", _few_colours(drawing.png()))
     write_text(folder / f"{name}.svg", drawing.svg())
     print(table)
     print(f"{origin['command']}\ncode {', '.join(origin['commits'])}; {origin['machine']}")
+
+
+def _few_colours(png: bytes) -> bytes:
+    """The same picture with a palette: a fifth of the bytes, no difference to the eye."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.quantize(128, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 # Drawing

@@ -266,7 +266,7 @@ def drawing(rows: Sequence[common.Values], rates: Sequence[float]) -> Drawing:
                 axes.set_xscale("log")
                 axes.set_xticks(counts, [str(count) for count in counts])
                 axes.minorticks_off()
-        common.legend(canvas, canvas.figure.axes[0], loc="best")
+        common.legend(canvas, canvas.figure.axes[0], loc="lower right")
 
     return Drawing(
         name="limits-number-of-classes",

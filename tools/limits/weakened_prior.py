@@ -37,6 +37,7 @@ from dspt.training_set import FeatureTable
 METHODS = ("ce", "mae", "dspt")
 SHOTS = 16
 BATCH, LEARNING_RATE = 104, 0.0065
+_BEFORE = 'Accuracy before training, %\n(open marks: "class n" left, template right)'
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ def drawing(rows: Sequence[common.Values], rates: Sequence[float]) -> Drawing:
                 color=canvas.colour("reference"), linestyle=(0, (1.2, 1.8)), linewidth=1.6,
                 label="before training", zorder=2,
             )  # fmt: skip
-            what = "Accuracy before training, %" if place is _accuracy else "Logit scale"
+            what = _BEFORE if place is _accuracy else "Logit scale"
             common.frame(canvas, gain, "DSPT minus cross-entropy, points", what, difference=True)
             common.frame(canvas, level, f"Test accuracy, {common.percent(shown)}", what)
             if place is _scale:

@@ -45,8 +45,8 @@ def command(
         str,
         typer.Option(
             help="Wrong labels to make: none; symmetric, asymmetric, pair, replace, replace-pair "
-            "or instance, each with a rate as in symmetric:0.5; matrix:FILE; or column:NAME to train "
-            "on labels that the data itself brings."
+            "or instance, each with a rate as in symmetric:0.5; matrix:FILE; or column:NAME to "
+            "train on labels that the data itself brings."
         ),
     ] = "none",
     seed: Annotated[int, typer.Option(help="Of the draw, the noise, the start and the order.")] = 1,

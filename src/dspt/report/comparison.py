@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspt.report import figures, wording
+from dspt.report.evidence import evidence_section, evidence_table
 from dspt.report.figures import Drawing
 from dspt.report.page import Pictures, Thumbnail, render_page
 from dspt.report.summary import Block, Condition, Method, block_titles, summarise
@@ -88,6 +89,8 @@ def render_comparison(
             _table(block, title) for title, block in zip(block_titles(blocks), blocks, strict=True)
         ],
         gradient=_gradient(blocks, results),
+        evidence=evidence_section(results),
+        evidence_table=evidence_table(results),
         galleries=[_gallery(gallery, pictures) for gallery in galleries],
         sections=sections,
         facts=_facts(results),

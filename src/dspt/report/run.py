@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dspt.report import figures, wording
+from dspt.report.evidence import evidence_section
 from dspt.report.page import Pictures, Thumbnail, render_page
 from dspt.report.palette import method_label
 from dspt.report.summary import option_text
@@ -47,6 +48,7 @@ def render_run(result: RunResult, suspects: Sequence[Suspect], thumbnail: Thumbn
         intervals=figures.accuracy_intervals(rows) if rows else None,
         curves=figures.training_curves(result) if len(result.epochs) > 1 else None,
         gradients=_gradient_text(result),
+        evidence=evidence_section([result]),
         classes=_class_rows(result),
         calibration=_calibration(result, subject),
         confusions=_confusions(result),
