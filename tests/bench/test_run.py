@@ -13,12 +13,11 @@ from tests.tiny import count_encoded, draw, files_of, write_pictures
 from torch import Tensor
 
 from dspt import fit
-from dspt.bench import run as run_module
 from dspt.bench.run import Bench, Status
 from dspt.bench.store import Store, cell_id
 from dspt.errors import UserError
-from dspt.fitting import fit_many
 from dspt.losses import LOSSES
+from dspt.training.loop import train
 
 RUN_FILES = {"config.json", "labels.csv", "result.json", "suspects.csv"}
 
@@ -180,13 +179,13 @@ def test_too_little_memory_makes_smaller_groups(
 ) -> None:
     sizes = []
 
-    def small(configs: Any, *given: Any, **more: Any) -> Any:
-        sizes.append(len(configs))
-        if len(configs) > 1:
+    def small(engine: Any, scale: float, runs: Any, *given: Any, **more: Any) -> Any:
+        sizes.append(len(runs))
+        if len(runs) > 1:
             raise torch.cuda.OutOfMemoryError
-        return fit_many(configs, *given, **more)
+        return train(engine, scale, runs, *given, **more)
 
-    monkeypatch.setattr(run_module, "fit_many", small)
+    monkeypatch.setattr("dspt.fitting.train", small)
     _, outcome = run(ground, tmp_path, methods=["ce", "mae", "dspt"], noise=["none"], seeds=[1])
     assert sizes == [3, 1, 2, 1, 1]
     assert len(outcome.computed) == 3

@@ -11,6 +11,10 @@ import torch
 from dspt.errors import UserError
 
 
+class TooLittleMemoryError(UserError):
+    """The memory of the device does not hold what was to be computed."""
+
+
 def choose_device(device: str) -> torch.device:
     """``"auto"`` is CUDA if there is one, else the CPU; anything else is a torch device.
 
@@ -37,16 +41,16 @@ def clear_memory_errors(what: str, mend: str) -> Iterator[None]:
         mend: what the user can do about it.
 
     Raises:
-        UserError: in place of torch's exception for too little memory; others pass unchanged.
+        TooLittleMemoryError: in place of torch's exception for it; others pass unchanged.
     """
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        raise UserError(_line(what, "GPU memory", error, mend)) from error
+        raise TooLittleMemoryError(_line(what, "GPU memory", error, mend)) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):  # torch has no type of its own for the CPU
             raise
-        raise UserError(_line(what, "memory", error, mend)) from error
+        raise TooLittleMemoryError(_line(what, "memory", error, mend)) from error
 
 
 def _line(what: str, memory: str, error: BaseException, mend: str) -> str:

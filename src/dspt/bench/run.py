@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
+from dspt.backbones.devices import TooLittleMemoryError
 from dspt.bench.grid import Grid
 from dspt.bench.grid import cells as cells_of
 from dspt.bench.loading import Loader
@@ -305,11 +304,9 @@ class Bench:
                 self._fail(first, Failure(str(error), final=True), outcome)
                 return
             parts = [[cell] for cell in cells]
-        except torch.cuda.OutOfMemoryError:
+        except TooLittleMemoryError:
             if len(cells) == 1:
-                raise UserError(
-                    "the GPU's memory does not hold a single run; use --device cpu"
-                ) from None
+                raise
             self.store.forget_group(cells)
             half = len(cells) // 2
             parts = [cells[:half], cells[half:]]
