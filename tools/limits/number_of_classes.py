@@ -259,7 +259,7 @@ def drawing(rows: Sequence[common.Values], rates: Sequence[float]) -> Drawing:
                 common.frame(
                     canvas,
                     axes,
-                    f"{DATA[name]}: DSPT minus {other}, points",
+                    f"{DATA[name]}: DSPT − {other}, points",
                     "Classes",
                     difference=True,
                 )

@@ -279,8 +279,8 @@ def drawing(rows: Sequence[common.Values], rates: Sequence[float]) -> Drawing:
                     axes.set_xticks(ticks, [str(tick) for tick in ticks])
                     axes.minorticks_off()
             else:
-                common.legend(canvas, gain, loc="best")
-                common.legend(canvas, level, loc="best")
+                common.legend(canvas, gain, loc="lower right")
+                common.legend(canvas, level, loc="upper left")
 
     return Drawing(
         name="limits-weakened-prior",
@@ -300,7 +300,13 @@ def _line(
     """A line through the rows of a series at one rate, and single points beside it."""
 
     def points(rows: Sequence[common.Values]) -> list[tuple[float, float, float | None]]:
-        return [(place(row), *row[key]) for row in rows if row["rate"] == rate]
+        # Seeds share much of an accuracy's spread: only paired differences have intervals.
+        paired = key.startswith("over_")
+        return [
+            (place(row), row[key][0], row[key][1] if paired else None)
+            for row in rows
+            if row["rate"] == rate
+        ]
 
     common.line_with_intervals(canvas, axes, points(series), mark, label)
     common.line_with_intervals(
