@@ -18,6 +18,7 @@ _HOME = {
     "FittedRun": "dspt.outcome",
     "ImageDataset": "dspt.data",
     "NoiseSpec": "dspt.noise",
+    "PromptClassifier": "dspt.estimator",
     "PromptModel": "dspt.model",
     "Recipe": "dspt.training.recipe",
     "RunResult": "dspt.result",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from dspt.data import ImageDataset as ImageDataset
     from dspt.data import load_dataset as load_dataset
     from dspt.errors import UserError as UserError
+    from dspt.estimator import PromptClassifier as PromptClassifier
     from dspt.fitting import fit as fit
     from dspt.losses import DoubleSoftmaxLoss as DoubleSoftmaxLoss
     from dspt.model import PromptModel as PromptModel

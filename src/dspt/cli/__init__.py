@@ -16,6 +16,7 @@ from dspt.cli import (
     data,
     demo,
     evaluate,
+    export,
     fit,
     methods,
     models,
@@ -63,6 +64,7 @@ app.command("fit")(fit.command)
 app.command("bench")(bench.command)
 app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("export")(export.command)
 app.command("zeroshot")(zeroshot.command)
 app.command("methods")(methods.command)
 app.command("models")(models.command)
