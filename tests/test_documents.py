@@ -41,8 +41,12 @@ def test_the_python_examples_of_readme_run(tmp_path: Path) -> None:
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     Image.new("RGB", (64, 48), "red").save(tmp_path / "picture.png")
+    for name in ("red", "blue"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for side in (40, 50):
+            Image.new("RGB", (64, side), name).save(tmp_path / "pictures" / name / f"{side}.png")
     code = "\n".join(blocks).replace("seed=1,", 'seed=1, recipe={"epochs": 2},', 1)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False

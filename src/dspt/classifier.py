@@ -57,7 +57,7 @@ class Classifier(ABC):
         """L2-normalised image features [n, D] -> logits [n, C]."""
 
     @abstractmethod
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write what was trained as safetensors, with everything needed to use it."""
 
     def predict(
@@ -175,7 +175,7 @@ class AboutModel(BaseModel):
 About = TypeVar("About", bound=AboutModel)
 
 
-def write_model(path: Path, form: str, about: AboutModel, tensors: dict[str, Tensor]) -> None:
+def write_model(path: str | Path, form: str, about: AboutModel, tensors: dict[str, Tensor]) -> None:
     """Write tensors atomically with what they are.
 
     Args:
@@ -189,7 +189,7 @@ def write_model(path: Path, form: str, about: AboutModel, tensors: dict[str, Ten
     # One entry: safetensors writes several in random order, and equal models are equal files.
     header = {form: json.dumps(about.model_dump(), sort_keys=True)}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(Path(path)) as temporary:
         save_file(stored, temporary, metadata=header)
 
 

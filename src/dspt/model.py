@@ -76,7 +76,7 @@ class PromptModel(Classifier):
             )
         return PromptModel(self.backbone, class_names, self.prompt, self.context)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the context vectors as safetensors, with everything needed to use them."""
         about = _AboutPrompt(
             class_names=self.class_names,
@@ -133,7 +133,7 @@ class LinearModel(Classifier):
         """Image features [n, D] -> logits [n, C]."""
         return features @ self.weight.t() + self.bias
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write weight and bias as safetensors, with everything needed to use them."""
         about = AboutModel(
             class_names=self.class_names,

@@ -179,13 +179,18 @@ def test_module_behaves_as_modules_do() -> None:
     assert module.weight.dtype == torch.float32
 
 
-def accuracy_after_training(criterion: nn.Module) -> float:
-    """Three blobs of 2-D points, a quarter of the labels of each moved to the next class."""
+def blobs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three blobs of 2-D points, given labels of which a quarter is moved on, and the truth."""
     generator = torch.Generator().manual_seed(0)
     centres = 4 * torch.tensor([[1.0, 0.0], [-0.5, 0.9], [-0.5, -0.9]])
     truth = torch.arange(300) % 3
     points = centres[truth] + torch.randn(300, 2, generator=generator)
-    given_labels = torch.where(torch.arange(300) < 75, (truth + 1) % 3, truth)
+    return points, torch.where(torch.arange(300) < 75, (truth + 1) % 3, truth), truth
+
+
+def accuracy_after_training(criterion: nn.Module) -> float:
+    """On the truth, after a plain loop over the given labels."""
+    points, given_labels, truth = blobs()
     torch.manual_seed(0)
     model = nn.Linear(2, 3)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -199,6 +204,71 @@ def accuracy_after_training(criterion: nn.Module) -> float:
 def test_one_line_of_a_plain_loop_is_exchanged() -> None:
     with torch.random.fork_rng(devices=[]):
         assert accuracy_after_training(DoubleSoftmaxLoss()) > 0.97
+
+
+class Output(dict):
+    """What models of Hugging Face return: a dict whose entries are attributes too."""
+
+    @property
+    def logits(self) -> torch.Tensor:
+        return self["logits"]
+
+
+class Trainer:
+    """The part of Hugging Face's ``Trainer`` that a loss of one's own is put into."""
+
+    def __init__(self, model: nn.Module, batches: list[dict[str, torch.Tensor]]) -> None:
+        self.model, self.batches = model, batches
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        **kwargs: object,
+    ) -> object:
+        raise NotImplementedError
+
+    def train(self) -> None:
+        for inputs in self.batches:
+            self.optimizer.zero_grad()
+            loss = self.compute_loss(self.model, dict(inputs), num_items_in_batch=len(inputs))
+            assert isinstance(loss, torch.Tensor)
+            loss.backward()
+            self.optimizer.step()
+
+
+def test_it_fits_the_signature_of_a_hugging_face_trainer() -> None:
+    """Overriding ``compute_loss`` as that library's documentation tells is all it takes."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = nn.Linear(2, 3)
+
+        def forward(self, pixel_values: torch.Tensor) -> Output:
+            return Output(logits=self.classifier(pixel_values))
+
+    class NoiseTrainer(Trainer):
+        criterion = DoubleSoftmaxLoss()
+
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):  # type: ignore
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = self.criterion(outputs.logits, labels)
+            return (loss, outputs) if return_outputs else loss
+
+    points, given_labels, truth = blobs()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Model()
+    inputs = {"pixel_values": points, "labels": given_labels}
+    trainer = NoiseTrainer(model, [inputs] * 100)
+    trainer.train()
+    loss, outputs = trainer.compute_loss(model, dict(inputs), return_outputs=True)
+    assert loss.ndim == 0
+    assert float((outputs.logits.argmax(1) == truth).float().mean()) > 0.97
 
 
 def test_the_loss_alone_needs_only_torch() -> None:
