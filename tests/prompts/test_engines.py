@@ -34,6 +34,7 @@ SAME_START = ["great white shark", "great white heron", "great grey owl", "great
 ONE_LENGTH = ["dog", "cat", "owl", "shark"]
 PREFIXES = ["dog", "dog dog", "dog dog dog"]
 # The word that keeps the place of a context vector in the token ids, as a name of its own.
+STOPS = ["naïve u.s.", "dog dog u.s. dog", "u.s.", "dog dog", "dog u.s. dog", "naïve dog dog"]
 PLACE_KEEPERS = ["a", "a a", "a a dog"]
 POSITIONS = ["end", "middle", "front"]
 WORDS = ["dog", "cat", "great", "white", "shark", "u.s.", "b-52", "naïve", "antirrhinum", "7"]
@@ -98,8 +99,16 @@ def test_fast_is_plain(position: str, class_specific: bool, n_ctx: int, runs: in
 @pytest.mark.parametrize("class_specific", [False, True], ids=["shared", "class-specific"])
 @pytest.mark.parametrize(
     "names",
-    [SAME_START, ONE_LENGTH, PREFIXES, PLACE_KEEPERS, ["dog"], ["dog", "dog"]],
-    ids=["same-start", "one-length", "prefixes", "place-keepers", "one-class", "twice-the-same"],
+    [SAME_START, ONE_LENGTH, PREFIXES, PLACE_KEEPERS, STOPS, ["dog"], ["dog", "dog"]],
+    ids=[
+        "same-start",
+        "one-length",
+        "prefixes",
+        "place-keepers",
+        "stops",
+        "one-class",
+        "twice-the-same",
+    ],
 )
 def test_fast_is_plain_for_special_lists_of_names(
     names: list[str], class_specific: bool, position: str

@@ -161,6 +161,7 @@ class SharedPrefixEngine:
         with torch.no_grad():
             first_qkv = F.linear(block.ln_1(tokens), block.qkv_weight, block.qkv_bias)
         constant = starts - self._prefix
+        groups = _groups(self._prefix, constant, lengths)
         return _Row(
             tokens=tokens,
             places=places,
@@ -168,19 +169,30 @@ class SharedPrefixEngine:
             positions=table[at[places]].to(dtype),
             first_qkv=first_qkv,
             shared=shared,
-            groups=_groups(self._prefix, constant, lengths),
+            groups=groups,
             read=shared + lengths.cumsum(0) - 1 if read else None,
-            constants=self._constants(classes, starts) if constant.any() else [],
+            constants=self._constants(classes, starts, groups) if constant.any() else [],
         )
 
     @torch.no_grad()
-    def _constants(self, classes: Tensor, ends: Tensor) -> list[list[_KeysAndValues]]:
+    def _constants(
+        self, classes: Tensor, ends: Tensor, groups: tuple[_Group, ...]
+    ) -> list[list[_KeysAndValues]]:
         """Keys and values of the tokens between the shared ones and ``ends``, as in ``_Row``."""
         row = self._row(0, classes, torch.full_like(ends, self._prefix), ends, read=False)
+        # Classes with equally many constant tokens are one group here, but several of ``groups``
+        # where what comes after the constant tokens differs in length.
+        counts = [[g.classes for g in groups if g.constant == part.length] for part in row.groups]
         x, found = row.embed(self._no_context()), []
         for depth in range(len(self.tower.blocks)):
             x, _, own = self._layer(depth, row, x, self._states[depth])
-            found.append([(k.clone(), v.clone()) for k, v in own])  # without their queries
+            found.append(
+                [
+                    (k_part.clone(), v_part.clone())  # without their queries
+                    for (k, v), sizes in zip(own, counts, strict=True)
+                    for k_part, v_part in zip(k.split(sizes, 2), v.split(sizes, 2), strict=True)
+                ]
+            )
         return found
 
     def _no_context(self) -> Tensor:
