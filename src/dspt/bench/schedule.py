@@ -23,7 +23,7 @@ SourceKey = tuple[Hashable, ...]
 ModelKey = tuple[Hashable, ...]
 
 ON_CPU = 8
-"""Most prompts side by side without a GPU: a step for 8 takes 0.73 of the time of 8 steps for one
+"""Most prompts side by side without a GPU: a step for 8 takes 0.8 of the time of 8 steps for one
 (docs/results/speed), more gain little, and the cells of a group are all finished only together."""
 ON_GPU = 32
 """With one: few prompts leave most of it idle while the kernels of a step are started."""
