@@ -31,7 +31,8 @@ from dspt.methods import BOUNDS, LabelledFeatures, build_objective, check_method
 from dspt.model import LinearModel, PromptModel
 from dspt.progress import Progress, Silent
 from dspt.prompts import initial_context, text_engine
-from dspt.training.loop import TrainingRun, TrainingState, train
+from dspt.training.loop import TrainingState, train
+from dspt.training.run import TrainingRun
 
 if TYPE_CHECKING:
     from dspt.result import EpochMetrics

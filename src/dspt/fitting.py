@@ -47,7 +47,8 @@ from dspt.run_folder import (
     write_suspects,
 )
 from dspt.training.checkpoint import load_checkpoint, save_checkpoint
-from dspt.training.loop import TrainingRun, TrainingState, train
+from dspt.training.loop import TrainingState, train
+from dspt.training.run import TrainingRun
 from dspt.training_set import (
     FeatureTable,
     TrainingSet,

@@ -19,7 +19,7 @@ from dspt.methods import build_objective
 from dspt.noise import apply_noise
 from dspt.progress import Progress
 from dspt.prompts import initial_context
-from dspt.training.loop import TrainingRun
+from dspt.training.run import TrainingRun
 
 
 @dataclass(frozen=True)

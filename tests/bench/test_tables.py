@@ -13,8 +13,9 @@ import pytest
 from scipy import stats
 from tests.report import made
 
+from dspt.bench.comparing import overall_difference
 from dspt.bench.published import read_published
-from dspt.bench.tables import overall_difference, render_tables
+from dspt.bench.tables import render_tables
 from dspt.errors import UserError
 from dspt.report.collect import Collected, collect
 from dspt.result import RunResult, Transfer

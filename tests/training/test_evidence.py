@@ -23,9 +23,10 @@ from dspt.prompts.shared_prefix import SharedPrefixEngine
 from dspt.result import EpochMetrics, Evidence, UpdateEvidence
 from dspt.training.checkpoint import load_checkpoint, save_checkpoint
 from dspt.training.evidence import BINS, features_and_updates, update_is_due
-from dspt.training.loop import TrainingRun, TrainingState, train
+from dspt.training.loop import TrainingState, train
 from dspt.training.objective import Objective
 from dspt.training.recipe import Recipe
+from dspt.training.run import TrainingRun
 
 CLASSES, VECTORS, WIDTH, DIM = 4, 3, 5, 6
 SCALE = 20.0

@@ -16,9 +16,10 @@ from dspt.prompts import TextEngine, build_layout
 from dspt.prompts.shared_prefix import SharedPrefixEngine
 from dspt.seeding import keyed_order
 from dspt.training.checkpoint import load_checkpoint, save_checkpoint
-from dspt.training.loop import DivergedError, TrainingRun, TrainingState, train
+from dspt.training.loop import DivergedError, TrainingState, train
 from dspt.training.objective import Objective
 from dspt.training.recipe import Recipe
+from dspt.training.run import TrainingRun
 
 CLASSES, VECTORS, WIDTH, DIM = 4, 3, 5, 6
 SCALE = 20.0

@@ -7,8 +7,8 @@ import io
 import statistics
 from collections.abc import Iterator, Sequence
 
+from dspt.bench.comparing import NEW, Values, comparable_rows, transfer_to
 from dspt.bench.published import Published
-from dspt.bench.tables import NEW, Values, comparable_rows, transfer_to
 from dspt.report.summary import (
     Block,
     Condition,

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dspt.bench.comparing import (
+    NEW,
+    ZERO_SHOT,
+    Values,
+    are_compared,
+    overall_difference,
+    transfer_to,
+)
 from dspt.bench.published import Number, Published
 from dspt.errors import UserError
 from dspt.report.collect import Collected
@@ -20,7 +28,6 @@ from dspt.report.summary import (
     Method,
     Metric,
     Seeds,
-    mean_difference,
     measured,
     paired_difference,
     plural,
@@ -28,14 +35,10 @@ from dspt.report.summary import (
     tabulate,
 )
 from dspt.report.wording import DASH, MINUS, listing, signed
-from dspt.result import RunResult, Transfer
+from dspt.result import RunResult
 
 Format = Literal["markdown", "csv", "latex"]
 FORMATS: tuple[str, ...] = get_args(Format)
-Values = Mapping[Seeds, float]
-
-NEW = "new"  # the transfer target that stands for the other half of the classes
-ZERO_SHOT = "Zero-shot"
 _SHOWN = 3
 
 
@@ -259,7 +262,7 @@ def _difference_sheets(
         expected = _expected(rows)
         lines = []
         for other in rows:
-            if not _compared(first.method, other.method, methods):
+            if not are_compared(first.method, other.method, methods):
                 continue
             gaps = [
                 paired_difference(*pair) for pair in zip(first.values, other.values, strict=True)
@@ -285,49 +288,6 @@ def _difference_sheets(
                 )
             )
     return sheets
-
-
-def _compared(first: Method | None, other: Method | None, methods: Sequence[Method]) -> bool:
-    """Whether to compare: with the same variant of a method where there is one, else with all."""
-    if first == other:
-        return False
-    if first is None or other is None or not other.variant:
-        return True
-    if first.canonical == other.canonical:
-        return methods.index(other) > methods.index(first)
-    variants = [m.variant for m in methods if m.canonical == other.canonical]
-    return other.variant == first.variant or first.variant not in variants
-
-
-def comparable_rows(
-    block: Block, method: Method, reference: str
-) -> list[tuple[str, Method | None]]:
-    """Rows of the reference that ``method`` is compared with; None is the untrained model."""
-    rows: list[tuple[str, Method | None]] = [
-        (first.label, first)
-        for first in block.rivals
-        if first.canonical == reference and _compared(first, method, block.rivals)
-    ]
-    return [(ZERO_SHOT, None)] if reference == "zero_shot" and not rows else rows
-
-
-def overall_difference(
-    first: Sequence[Values], second: Sequence[Values]
-) -> tuple[Difference | None, int]:
-    """First minus second over all columns that both have, and how many these are.
-
-    Columns share the seeds' draws and starts, so they are no independent repetitions: the
-    differences of a seed are averaged over the columns first, and the 95 % t-interval is over the
-    seeds. Only seeds that are there in every such column count.
-    """
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a.keys() & b.keys()]
-    if not pairs:
-        return None, 0
-    shared = set.intersection(*(set(a.keys() & b.keys()) for a, b in pairs))
-    if not shared:
-        return None, len(pairs)
-    means = [statistics.fmean(a[seeds] - b[seeds] for a, b in pairs) for seeds in sorted(shared)]
-    return mean_difference(means), len(pairs)
 
 
 def _difference_text(gap: Difference | None, expected: int) -> str:
@@ -421,11 +381,6 @@ def _transfer_sheets(block: Block, condition: Condition, reference: str) -> list
         )
         sheets += [sheet, *_difference_sheets(rows, heads, reference, lower, overall=False)]
     return sheets
-
-
-def transfer_to(run: RunResult, target: str) -> Transfer | None:
-    """What a run measured on other classes or data."""
-    return next((t for t in run.transfers if t.target == target), None)
 
 
 def _by_seeds(

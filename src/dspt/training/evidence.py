@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,9 +11,7 @@ from dspt.evaluation import share
 from dspt.prompts import TextEngine
 from dspt.result import EpochMetrics, Evidence, SampleEvidence, UpdateEvidence
 from dspt.training.objective import Batch
-
-if TYPE_CHECKING:
-    from dspt.training.loop import TrainingRun
+from dspt.training.run import TrainingRun
 
 BINS = 20
 """Bins of the histogram of the given label's probability."""
