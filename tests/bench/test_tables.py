@@ -383,9 +383,14 @@ def test_environments_and_commands_are_in_the_footer() -> None:
 
 
 def test_warnings_of_runs_are_shown() -> None:
-    text = render_tables(found(runs("dspt", DSPT, warnings=["label collapse"])))
-    assert "Warnings of runs: DSPT, none, seed 1: label collapse" in text
-    assert "and 3 more" in text
+    both = runs("dspt", DSPT, warnings=["label collapse", "worse (12.5%) than zero-shot"])
+    both[0] = both[0].model_copy(
+        update={"warnings": ["label collapse", "only here (7%)", "w", "v"]}
+    )
+    text = render_tables(found(both))
+    assert "Warnings of runs: 6 runs: label collapse; 5 runs: worse than zero-shot" in text
+    assert "DSPT, none, seed 1: only here (7%)" in text
+    assert "and 2 more" in text
 
 
 def test_results_without_tests_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -231,15 +232,30 @@ def _block_notes(block: Block) -> list[str]:
         )
     if len({_environment(run) for run in block.all_runs}) > 1:
         notes.append("These runs come from different environments, listed at the end.")
-    warned = [(run, text) for run in block.all_runs for text in run.warnings]
-    if warned:
-        shown = "; ".join(
-            f"{method_label(run.config.method)}, {run.noise.spec}, seed {run.config.seed}: {text}"
-            for run, text in warned[:_SHOWN]
-        )
-        more = f"; and {len(warned) - _SHOWN} more" if len(warned) > _SHOWN else ""
-        notes.append(f"Warnings of runs: {shown}{more}")
+    notes += _warning_notes(block)
     return notes
+
+
+def _warning_notes(block: Block) -> list[str]:
+    """Warnings of runs, the same one of several runs once; commonest first."""
+    told: dict[str, list[RunResult]] = {}
+    for run in block.all_runs:
+        for text in run.warnings:
+            told.setdefault(re.sub(r"[\d.]+%", "#", text), []).append(run)
+    notes = []
+    for text, runs in sorted(told.items(), key=lambda item: -len(item[1])):
+        if len(runs) == 1:
+            (run,) = runs
+            whose = f"{method_label(run.config.method)}, {run.noise.spec}, seed {run.config.seed}"
+            text = next(t for t in run.warnings if re.sub(r"[\d.]+%", "#", t) == text)
+        else:
+            methods = list(dict.fromkeys(method_label(run.config.method) for run in runs))
+            named = f" of {listing(methods)}" if len(methods) < len(block.methods) else ""
+            whose = f"{len(runs)} runs{named}"
+            text = text.replace(" (#)", "")
+        notes.append(f"{whose}: {text}")
+    more = f"; and {len(notes) - _SHOWN} more" if len(notes) > _SHOWN else ""
+    return [f"Warnings of runs: {'; '.join(notes[:_SHOWN])}{more}"] if notes else []
 
 
 # Differences

@@ -68,6 +68,10 @@ def command(
     init: Annotated[str | None, _several("'random', or words to start from.", "--init")] = None,
     n_ctx: Annotated[int | None, _several("Context vectors.", "--n-ctx")] = None,
     views: Annotated[int | None, _several("Augmented views per picture.", "--views")] = None,
+    evidence: Annotated[
+        bool | None,
+        _several("Measure every epoch what the gradient does.", "--evidence/--no-evidence"),
+    ] = None,
     side_by_side: Annotated[
         int | None,
         typer.Option(
@@ -130,6 +134,7 @@ def command(
         "seeds": seed if seeds is None else list(range(1, seeds + 1)),
         "classes": classes,
         "views": views,
+        "evidence": evidence,
         "recipe": None if epochs is None else {"epochs": epochs},
         "prompt": _given({"init": init, "n_ctx": n_ctx}) or None,
     }
