@@ -23,7 +23,7 @@ class NLPrompt(Objective):
     Source: Pan et al., "NLPrompt: Noise-Label Prompt Learning for Vision-Language Models", CVPR
     2025: PromptOT and the losses of both parts. The paper writes the cost as -log p; its public
     code, which made its numbers, applies log-softmax to probabilities. The default is the code's,
-    by far the stronger of the two here; ``cost="log"`` is the formula as written.
+    ``cost="log"`` is the formula as written.
 
     Args:
         given, num_classes, seed: as for :class:`Objective`.
