@@ -29,7 +29,7 @@ from dspt.model import LinearModel, PromptModel, load_model
 from dspt.outcome import FittedRun, bound_model, measure_outcome, prompt_model
 from dspt.progress import Progress, Silent
 from dspt.prompts import TextEngine, text_engine
-from dspt.result import EpochMetrics, RunResult, Timing
+from dspt.result import NEW, EpochMetrics, RunResult, Timing
 from dspt.run_folder import (
     CHECKPOINT_FILE,
     HEAD_FILE,
@@ -157,7 +157,7 @@ def check_settings(config: FitConfig) -> None:
         raise UserError("transfer: class-specific context vectors cannot name other classes")
     if config.method == "linear-probe":
         raise UserError("transfer: a linear probe knows no other classes; leave transfer out")
-    if "new" in config.transfer and config.classes != "base":
+    if NEW in config.transfer and config.classes != "base":
         raise UserError('transfer: "new" needs classes "base", the half that is trained on')
 
 

@@ -155,6 +155,10 @@ class EpochMetrics(_Record):
     evidence: Evidence | None = Field(None, description="with `evidence` only")
 
 
+NEW = "new"
+"""The transfer target that stands for the other half of the classes (base-to-new)."""
+
+
 class Transfer(_Record):
     """A trained prompt before other class names, on pictures of those classes."""
 

@@ -18,10 +18,8 @@ from dspt.features import extract_features
 from dspt.methods import BOUNDS, LabelledFeatures
 from dspt.model import LinearModel, PromptModel
 from dspt.progress import Progress
-from dspt.result import Transfer
+from dspt.result import NEW, Transfer
 from dspt.training_set import load_configured
-
-NEW = "new"
 
 
 def measure_transfers(

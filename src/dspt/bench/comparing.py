@@ -10,7 +10,6 @@ from dspt.result import RunResult, Transfer
 
 Values = Mapping[Seeds, float]
 
-NEW = "new"  # the transfer target that stands for the other half of the classes
 ZERO_SHOT = "Zero-shot"
 
 

@@ -7,7 +7,7 @@ import io
 import statistics
 from collections.abc import Iterator, Sequence
 
-from dspt.bench.comparing import NEW, Values, comparable_rows, transfer_to
+from dspt.bench.comparing import Values, comparable_rows, transfer_to
 from dspt.bench.published import Published
 from dspt.report.summary import (
     Block,
@@ -18,6 +18,7 @@ from dspt.report.summary import (
     paired_difference,
     seeds_of,
 )
+from dspt.result import NEW
 
 CSV_COLUMNS = (
     "status",

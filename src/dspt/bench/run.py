@@ -31,9 +31,9 @@ from dspt.fitting import check_settings, fit_many
 from dspt.methods import trains_prompt
 from dspt.outcome import FittedRun
 from dspt.progress import Progress, Silent
+from dspt.result import NEW
 from dspt.training.loop import DivergedError
 from dspt.training_set import draw_training_set
-from dspt.transfer import NEW
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from dspt.bench.comparing import (
-    NEW,
     ZERO_SHOT,
     Values,
     are_compared,
@@ -36,7 +35,7 @@ from dspt.report.summary import (
     tabulate,
 )
 from dspt.report.wording import DASH, MINUS, listing, signed
-from dspt.result import RunResult
+from dspt.result import NEW, RunResult
 
 Format = Literal["markdown", "csv", "latex"]
 FORMATS: tuple[str, ...] = get_args(Format)

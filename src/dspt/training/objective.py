@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dspt.losses import PerSampleLoss
@@ -97,8 +96,3 @@ def keyed_order_of(rows: Tensor, seed: int, purpose: str) -> np.ndarray:
     which others are there."""
     numbers = rows.cpu().numpy()
     return numbers[keyed_order(seed, purpose, numbers.tolist())]
-
-
-def softmax64(logits: Tensor) -> Tensor:
-    """Probabilities in float64, for statistics over all samples."""
-    return torch.softmax(logits.double(), dim=-1)
