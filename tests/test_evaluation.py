@@ -104,3 +104,26 @@ def test_logits_of_any_type_and_size(dtype: torch.dtype) -> None:
     assert result.accuracy == 0.5
     assert result.mean_confidence == 1.0
     assert result.calibration_error == pytest.approx(0.5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(2, 6))
+@settings(max_examples=40, deadline=None)
+def test_mistakes_and_bins_agree_with_a_count_by_hand(seed: int, n: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(0, 2, (n, classes)), rng.integers(0, classes, n)
+    result = evaluate(torch.from_numpy(logits), torch.from_numpy(labels))
+    predicted = logits.argmax(1)
+    assert result.per_class_mistakes is not None
+    for true in range(classes):
+        counted = np.bincount(predicted[labels == true], minlength=classes)
+        counted[true] = 0
+        expected = sorted(((c, k) for c, k in enumerate(counted) if k), key=lambda x: -x[1])[:3]
+        assert result.per_class_mistakes[true] == expected
+    assert result.calibration_bins is not None
+    sizes, sure, right = map(np.array, zip(*result.calibration_bins, strict=True))
+    assert sizes.sum() == n
+    assert (sizes * right).sum() / n == pytest.approx(result.accuracy)
+    assert (sizes * sure).sum() / n == pytest.approx(result.mean_confidence, abs=1e-6)
+    error = (sizes * abs(sure - right)).sum() / n
+    assert error == pytest.approx(result.calibration_error, abs=1e-6)
+    assert list(sure) == sorted(sure)

@@ -124,13 +124,44 @@ def test_a_flipped_bit_costs_its_shard_only(tmp_path: Path, where: str, dtype: F
     cache = FeatureCache(tmp_path, 0, dtype)
     known = [number for number in range(N) if digest(number) in cache]
     lost = set(range(N)) - set(known)
-    # A digest that was hit is one that no picture has: only this entry is lost.
-    assert lost == ({16} if where == "digests" else set(range(16, 32)))
-    assert damaged.exists() == (where == "digests")
+    assert lost == set(range(16, 32))
+    assert not damaged.exists()
+    assert cache.damaged == [damaged]
     expected = some_features() if dtype == "fp32" else some_features().half().float()
     assert torch.equal(cache.take([digest(number) for number in known]), expected[known])
     cache.add(digest(16), some_features()[16])
     assert torch.equal(cache.take([digest(16)])[0], expected[16])
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    filled(tmp_path).flush()
+    shard = min(tmp_path.rglob("*.safetensors"))
+    whole = shard.read_bytes()
+    held = [bytes(row) for row in load_file(shard)["digests"].tolist()]
+    for place in range(0, len(whole), 3):
+        content = bytearray(whole)
+        content[place] ^= 1 << place // 3 % 8
+        shard.write_bytes(content)
+        cache = FeatureCache(tmp_path, 0)
+        assert not any(key in cache for key in held), place
+        assert cache.damaged == [shard], place
+        assert not shard.exists(), place
+
+
+def test_a_shard_that_another_process_removed_is_no_damage(tmp_path: Path) -> None:
+    filled(tmp_path).flush()
+    cache = FeatureCache(tmp_path, 0)
+    for shard in tmp_path.rglob("*.safetensors"):
+        shard.unlink()
+    assert digest(0) not in cache
+    assert cache.damaged == []
+
+
+def test_a_shard_under_another_name_is_not_believed(tmp_path: Path) -> None:
+    filled(tmp_path).flush()
+    shard = min(tmp_path.rglob("*.safetensors"))
+    shard.rename(shard.with_stem("0" * 32))
+    assert len(FeatureCache(tmp_path, 0).damaged) == 1
 
 
 def test_what_cannot_be_read_back_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

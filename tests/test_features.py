@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 from pathlib import Path
 
@@ -138,8 +139,53 @@ def test_a_damaged_shard_is_noticed_and_made_again(
     if position is not None:
         content[position] ^= 0x10
     shard.write_bytes({"cut": content[:-1], "empty": b""}.get(where, content))
-    again = extract_features(backbone, images, range(5), cache=tmp_path)
+    told: list[str] = []
+    again = extract_features(backbone, images, range(5), cache=tmp_path, on_note=told.append)
     torch.testing.assert_close(again.values, first.values, rtol=0, atol=2e-6)
+    assert len(told) == 1
+    assert str(shard) in told[0]
+    extract_features(backbone, images, range(5), cache=tmp_path, on_note=told.append)
+    assert len(told) == 1, "what was made again is sound"
+
+
+def test_equal_weights_under_another_activation_are_not_mixed(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    images = some_pictures(3)
+    first = extract_features(backbone, images, range(3), cache=tmp_path / "cache")
+    folder = write_model(tmp_path / "quick")
+    file = tmp_path / "quick" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    file.write_text(json.dumps(config))
+    quick = load_backbone(folder, device="cpu")
+    assert quick.fingerprint == backbone.fingerprint
+    found = extract_features(quick, images, range(3), cache=tmp_path / "cache")
+    expected = extract_features(quick, images, range(3), cache=tmp_path / "other")
+    assert torch.equal(found.values, expected.values)
+    assert not torch.equal(found.values, first.values)
+
+
+def test_a_tower_that_overflows_in_half_precision_is_an_error_and_not_a_number(
+    tmp_path: Path,
+) -> None:
+    folder = write_model(tmp_path / "model")
+    file = tmp_path / "model" / "open_clip_model.safetensors"
+    state = load_file(file)
+    state["visual.ln_post.weight"] *= 1e5  # fine in fp32 and bf16, beyond the range of fp16
+    state["visual.proj"] = state["visual.proj"] * 1e3
+    save_file(state, file)
+    images = some_pictures(3)
+    for precision in ("fp32", "bf16"):
+        sound = load_backbone(folder, device="cpu", precision=precision)
+        assert extract_features(sound, images, range(3), cache=tmp_path / "c").readable.all()
+    half = load_backbone(folder, device="cpu", precision="fp16")
+    with pytest.raises(UserError, match=r"image tower.*fp16.*not finite; try bf16 or fp32"):
+        extract_features(half, images, range(3), cache=tmp_path / "c")
+    with pytest.raises(UserError, match="not finite"):
+        half.encode_image(torch.rand(1, 3, 32, 32))
+    cached = tmp_path / "c" / "features" / half.image_fingerprint[:32]
+    assert not list(cached.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("after", [1, BATCH_SIZE + 1, GROUP_SIZE, GROUP_SIZE + 1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -11,12 +12,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.tiny import draw, encoded, write_model
+from torch import Tensor
 
 from dspt.backbones import Backbone, load_backbone
 from dspt.configuration import PromptConfig
 from dspt.data import open_image
 from dspt.errors import UserError
-from dspt.model import PromptModel
+from dspt.model import LinearModel, PromptModel
 
 NAMES = ("red", "green", "dark blue", "écru <b>")
 
@@ -94,6 +96,14 @@ def test_top_is_bounded_by_the_classes_and_batches_do_not_matter(
     small = model.predict(paths, batch_size=2)
     assert [p.label for p in small] == [p.label for p in all_classes]
     assert model.predict([]) == []
+
+
+@pytest.mark.parametrize("asked", [{"top": 0}, {"top": -1}, {"batch_size": 0}])
+def test_impossible_numbers_are_refused(
+    backbone: Backbone, tmp_path: Path, asked: dict[str, int]
+) -> None:
+    with pytest.raises(UserError, match="at least 1"):
+        made(backbone).predict(pictures(tmp_path, 2), **asked)
 
 
 def test_an_unreadable_picture_is_an_error_or_is_reported(
@@ -176,14 +186,43 @@ def test_a_pickle_is_not_executed(backbone: Backbone, tmp_path: Path) -> None:
     refusal(tmp_path / "prompt", backbone)
 
 
-def rewritten(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """The file with another header, its tensor and checksum intact."""
+def parts(file: Path) -> tuple[dict[str, Any], Tensor]:
+    """Header and context of a saved prompt."""
     with safe_open(file, framework="pt") as stored:
-        header, context = stored.metadata(), stored.get_tensor("context")
-    about = json.loads(header["dspt-prompt-1"])
+        entry = json.loads(stored.metadata()["dspt-prompt-2"])
+        return json.loads(entry["about"]), stored.get_tensor("context")
+
+
+def written(file: Path, told: str, context: Tensor) -> None:
+    """A file of format 2 whose checksum is right; computed as docs say, not by our code."""
+    text = f"{told}\ncontext {tuple(context.shape)}\n".encode()
+    checksum = hashlib.sha256(text + context.numpy().tobytes()).hexdigest()
+    entry = json.dumps({"checksum": checksum, "about": told})
+    save_file({"context": context}, file, metadata={"dspt-prompt-2": entry})
+
+
+def rewritten(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """The file with another header, its tensor intact and its checksum right."""
+    about, context = parts(file)
     about = change(about) or about
-    header["dspt-prompt-1"] = about if isinstance(about, str) else json.dumps(about)
-    save_file({"context": context}, file, metadata=header)
+    written(file, about if isinstance(about, str) else json.dumps(about), context)
+
+
+def old(file: Path, model: PromptModel) -> None:
+    """The prompt as version 1 saved it."""
+    about = {
+        "class_names": model.class_names,
+        "prompt": model.prompt.model_dump(),
+        "backbone": {
+            "name": model.backbone.name,
+            "pretrained": None,
+            "precision": "fp32",
+            "fingerprint": model.backbone.fingerprint,
+        },
+        "sha256": model.fingerprint,
+    }
+    header = {"dspt-prompt-1": json.dumps(about, sort_keys=True)}
+    save_file({"context": model.context}, file, metadata=header)
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -191,7 +230,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "null": lambda about: "null",
     "no json": lambda about: "{",
     "deep": lambda about: "[" * 100_000,
-    "no checksum": lambda about: about.pop("sha256") and None,
+    "equal names": lambda about: about.update(class_names=["a", "b", "a"]),
     "no backbone": lambda about: about.pop("backbone") and None,
     "no prompt": lambda about: about.pop("prompt") and None,
     "no classes": lambda about: about.pop("class_names") and None,
@@ -219,3 +258,110 @@ def test_a_header_that_makes_no_sense_is_refused(
 def test_another_format_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     save_file({"context": torch.zeros(3, 32)}, tmp_path / "prompt", metadata={"format": "pt"})
     assert "no model of this version" in refusal(tmp_path / "prompt", backbone)
+    save_file({"context": torch.zeros(3, 32)}, tmp_path / "prompt", metadata={"dspt-prompt-3": ""})
+    assert "update dspt" in refusal(tmp_path / "prompt", backbone)
+
+
+def test_version_1_is_read(backbone: Backbone, tmp_path: Path) -> None:
+    model = made(backbone)
+    old(tmp_path / "prompt", model)
+    back = PromptModel.load(tmp_path / "prompt", backbone=backbone)
+    assert torch.equal(back.context, model.context)
+    assert (back.class_names, back.prompt) == (model.class_names, model.prompt)
+    content = bytearray((tmp_path / "prompt").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "prompt").write_bytes(content)
+    assert "checksum" in refusal(tmp_path / "prompt", backbone)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "head"])
+def test_a_flipped_bit_anywhere_is_refused(backbone: Backbone, tmp_path: Path, kind: str) -> None:
+    """In the header, where names and numbers could change unseen, and in the rest."""
+    file = tmp_path / kind
+    model: PromptModel | LinearModel = made(backbone)
+    if kind == "head":
+        generator = torch.Generator().manual_seed(2)
+        weight, bias = torch.randn(4, 16, generator=generator), torch.randn(4, generator=generator)
+        model = LinearModel(backbone, NAMES, weight, bias)
+    model.save(file)
+    whole = file.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*range(0, end, 2), *range(end, len(whole), 7)]:
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        file.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            type(model).load(file, backbone=backbone)
+        assert len(str(caught.value).splitlines()) == 1, place
+    file.write_bytes(whole)
+    assert type(model).load(file, backbone=backbone).fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize(
+    "context",
+    [torch.zeros(3, 31), torch.zeros(3, 0), torch.full((3, 32), torch.nan), torch.zeros(3, 32, 1)],
+)
+def test_impossible_contexts_are_refused(
+    backbone: Backbone, tmp_path: Path, context: Tensor
+) -> None:
+    made(backbone).save(tmp_path / "prompt")
+    about, _ = parts(tmp_path / "prompt")
+    written(tmp_path / "prompt", json.dumps(about), context)
+    assert "damaged" in refusal(tmp_path / "prompt", backbone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int32])
+def test_other_types_are_refused(backbone: Backbone, tmp_path: Path, dtype: torch.dtype) -> None:
+    made(backbone).save(tmp_path / "prompt")
+    about, context = parts(tmp_path / "prompt")
+    written(tmp_path / "prompt", json.dumps(about), context.to(dtype))
+    assert "another type" in refusal(tmp_path / "prompt", backbone)
+
+
+def test_a_file_of_absurd_size_is_not_read(backbone: Backbone, tmp_path: Path) -> None:
+    with (tmp_path / "prompt").open("wb") as file:
+        file.truncate(2**40)  # takes no space
+    assert "larger than" in refusal(tmp_path / "prompt", backbone)
+
+
+def changed_twin(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Backbone:
+    """The model of ``backbone`` with equal weights and another configuration."""
+    write_model(folder)
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
+    return load_backbone(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("structure", lambda c: c["model_cfg"].update(quick_gelu=True)),
+        ("structure", lambda c: c["model_cfg"]["text_cfg"].update(heads=1)),
+        ("preprocessing", lambda c: c["preprocess_cfg"].update(mean=[0.4, 0.4, 0.4])),
+        (
+            "tokenizer",
+            lambda c: c["model_cfg"]["text_cfg"].update(tokenizer_kwargs={"clean": "canonicalize"}),
+        ),
+    ],
+)
+def test_equal_weights_in_another_model_are_refused(
+    backbone: Backbone, tmp_path: Path, part: str, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    made(backbone).save(tmp_path / "prompt")
+    twin = changed_twin(tmp_path / "twin", change)
+    assert twin.fingerprint == backbone.fingerprint
+    said = refusal(tmp_path / "prompt", twin)
+    assert part in said
+    assert backbone.name in said, "both models are named"
+    assert twin.name in said
+    moved = changed_twin(tmp_path / "moved", lambda config: None)
+    PromptModel.load(tmp_path / "prompt", backbone=moved)
+
+
+def test_a_context_that_overflows_is_noticed(backbone: Backbone) -> None:
+    model = made(backbone)
+    broken = PromptModel(backbone, NAMES, model.prompt, model.context * torch.inf)
+    with pytest.raises(UserError, match=r"text tower.*not finite"):
+        broken.logits(torch.zeros(1, 16))

@@ -23,12 +23,14 @@ _HOME = {
     "Recipe": "dspt.training.recipe",
     "RunResult": "dspt.result",
     "UserError": "dspt.errors",
+    "audit_labels": "dspt.audit",
     "fit": "dspt.fitting",
     "load_backbone": "dspt.backbones",
     "load_dataset": "dspt.data",
 }
 
 if TYPE_CHECKING:
+    from dspt.audit import audit_labels as audit_labels
     from dspt.backbones import Backbone as Backbone
     from dspt.backbones import load_backbone as load_backbone
     from dspt.configuration import FitConfig as FitConfig

@@ -30,6 +30,7 @@ class PromptConfig(BaseModel):
     n_ctx: int | None = Field(
         None,
         ge=1,
+        le=4096,
         description="number of context vectors; default 16, or the template's own token count",
     )
     init: str = Field(
@@ -69,7 +70,9 @@ class FitConfig(BaseModel):
     noise_seed: int = Field(description="draws the wrong labels; default: seed")
     prompt: PromptConfig = PromptConfig()
     recipe: Recipe = Recipe()
-    views: int = Field(0, ge=0, description="augmented views per training picture; 0 = the picture")
+    views: int = Field(
+        0, ge=0, le=1000, description="augmented views per training picture; 0 = the picture"
+    )
     feature_precision: Literal["fp32", "fp16"] = Field(
         "fp32", description="of the image features; fp16 halves the cache on disk"
     )

@@ -27,7 +27,7 @@ from dspt.data.paths import is_clean
 from dspt.errors import UserError
 from dspt.export import class_embeddings
 from dspt.features import extract_features
-from dspt.methods import BOUNDS, LabelledFeatures, build_objective, check_method, trains_prompt
+from dspt.methods import HEADS, LabelledFeatures, build_objective, check_method, trains_prompt
 from dspt.model import LinearModel, PromptModel
 from dspt.progress import Progress, Silent
 from dspt.prompts import initial_context, text_engine
@@ -270,6 +270,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 range(len(pictures)),
                 cache=None if self.cache is None else Path(self.cache),
                 on_progress=advance,
+                on_note=progress.note,
             )
         if found.unreadable:
             raise UserError(found.unreadable[0])
@@ -281,7 +282,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """What was trained, in how many epochs, and their records."""
         names = tuple(data.class_names)
         if not trains_prompt(config.method):
-            head = BOUNDS[config.method](**config.method_options)(data)
+            head = HEADS[config.method](**config.method_options)(data)
             return LinearModel(data.backbone, names, head.weight, head.bias), 0, []
         if self.warm_start_from is None:
             prompt = config.prompt

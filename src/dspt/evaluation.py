@@ -10,6 +10,7 @@ from torch import Tensor
 from dspt.result import Evaluation
 
 CALIBRATION_BINS = 15
+MISTAKES = 3  # classes to name that another is taken for
 
 
 def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
@@ -39,7 +40,35 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
             int(h) / int(m) if m else None for h, m in zip(per_class_hits, per_class_n, strict=True)
         ],
         per_class_n=per_class_n.tolist(),
+        per_class_mistakes=_mistakes(predicted, labels, classes),
+        calibration_bins=_calibration_bins(confidence, correct),
     )
+
+
+def _mistakes(predicted: Tensor, labels: Tensor, classes: int) -> list[list[tuple[int, int]]]:
+    """For each class the wrong predictions that are most frequent, ties by class."""
+    wrong = predicted != labels
+    pairs, numbers = torch.unique(labels[wrong] * classes + predicted[wrong], return_counts=True)
+    found: list[list[tuple[int, int]]] = [[] for _ in range(classes)]
+    for pair, number in zip(pairs.tolist(), numbers.tolist(), strict=True):
+        found[pair // classes].append((pair % classes, number))
+    return [sorted(others, key=lambda other: -other[1])[:MISTAKES] for others in found]
+
+
+def _calibration_bins(confidence: Tensor, correct: Tensor) -> list[tuple[int, float, float]]:
+    """(samples, mean confidence, accuracy) of every bin that has samples."""
+    place = _bin(confidence)
+    rows = []
+    for number in place.unique().tolist():
+        inside = place == number
+        sure, right = confidence[inside].double(), correct[inside].double()
+        rows.append((len(sure), float(sure.mean()), float(right.mean())))
+    return rows
+
+
+def _bin(confidence: Tensor) -> Tensor:
+    """Number of the bin ((m - 1) / 15, m / 15] that each confidence is in, from 0."""
+    return (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
 
 
 def share(hits: Tensor) -> float:
@@ -70,7 +99,6 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor) -> float:
         confidence: probability of the predicted class, [n].
         correct: whether it was right, [n] of bool.
     """
-    edge = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
     gap = torch.zeros(CALIBRATION_BINS, dtype=torch.float64, device=confidence.device)
-    gap.index_add_(0, edge, correct.double() - confidence.double())
+    gap.index_add_(0, _bin(confidence), correct.double() - confidence.double())
     return float(gap.abs().sum() / len(confidence))

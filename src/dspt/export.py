@@ -27,7 +27,7 @@ from dspt import __version__
 from dspt.backbones import Backbone
 from dspt.classifier import BackboneReference
 from dspt.errors import UserError
-from dspt.files import atomic_path, write_text
+from dspt.files import write_tensors, write_text
 from dspt.model import LinearModel, PromptModel
 
 EMBEDDINGS_FILE = "classifier.safetensors"
@@ -86,15 +86,12 @@ def export_embeddings(model: PromptModel | LinearModel, folder: Path) -> list[Pa
         UserError: when the backbone has random weights, which nobody could load again, or the
             folder cannot be written.
     """
-    from safetensors.torch import save_file
-
     text = json.dumps(describe(model), indent=1, ensure_ascii=False) + "\n"
     embeddings = class_embeddings(model)
     tensors = {
         name: getattr(embeddings, name).detach().cpu().contiguous() for name in ("weight", "bias")
     }
-    with atomic_path(folder / EMBEDDINGS_FILE) as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT})
+    write_tensors(folder / EMBEDDINGS_FILE, tensors, {"format": FORMAT})
     write_text(folder / ABOUT_FILE, text)
     return [folder / EMBEDDINGS_FILE, folder / ABOUT_FILE]
 
@@ -112,7 +109,7 @@ def describe(model: PromptModel | LinearModel) -> dict[str, Any]:
         "class_names": list(model.class_names),
         "embed_dim": embeddings.weight.shape[1],
         "logit_scale": embeddings.logit_scale,
-        "backbone": BackboneReference.of(backbone).model_dump(),
+        "backbone": BackboneReference.of(backbone, model.class_names).model_dump(),
         "open_clip": open_clip_call(backbone),
         "preprocessing": {
             name: list(value) if isinstance(value, tuple) else value

@@ -1,10 +1,10 @@
 """Features on disk, by the content of the picture: shards that are mapped, not loaded.
 
 A cache of one view holds safetensors files, each with the SHA-256 of its pictures (``digests``, [n,
-32]), their features ([n, D], fp32 or fp16) and, as metadata, the SHA-256 of the features. Opening a
-cache reads only the digests. A shard's features are mapped into memory and checked when the first
-of them is asked for, so every byte is read once and only where it is needed; a shard that is
-damaged is removed, and its pictures count as unknown.
+32]), their features ([n, D], fp32 or fp16) and, as metadata, the SHA-256 of the features; its name
+is the SHA-256 of the digests. Opening a cache reads and checks only the digests. A shard's features
+are mapped into memory and checked when the first of them is asked for, so every byte is read once
+and only where it is needed; a shard that is damaged is removed, and its pictures count as unknown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dspt.errors import UserError
-from dspt.files import atomic_path
+from dspt.files import remove_abandoned, write_tensors
 
 FeatureType = Literal["fp32", "fp16"]
 SHARD_SIZE = 1024
@@ -38,6 +38,9 @@ class FeatureCache:
         view: 0 for the plain picture, v for its v-th augmentation.
         dtype: how values are stored. Each type has a folder of its own, and values are rounded when
             they are added, so it plays no part whether a value was on disk before.
+
+    Attributes:
+        damaged: shards that were found damaged and removed.
     """
 
     def __init__(self, folder: Path, view: int, dtype: FeatureType = "fp32") -> None:
@@ -45,12 +48,18 @@ class FeatureCache:
         half = "" if dtype == "fp32" else f"-{dtype}"
         self._folder = folder / f"v{CACHE_VERSION}-{what}{half}"
         self._dtype = _DTYPES[dtype]
+        self.damaged: list[Path] = []
         self._places: dict[bytes, tuple[Path, int]] = {}
         self._mapped: dict[Path, Tensor] = {}
         self._new: dict[bytes, Tensor] = {}
-        if self._folder.is_dir():
-            for shard in sorted(self._folder.glob("*.safetensors")):
-                self._index(shard)
+        self._indexed: set[Path] = set()
+        remove_abandoned(self._folder)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take notice of what other processes have written meanwhile."""
+        for shard in sorted(set(self._folder.glob("*.safetensors")) - self._indexed):
+            self._index(shard)
 
     def __contains__(self, digest: bytes) -> bool:
         """Whether the feature is here and sound."""
@@ -73,18 +82,12 @@ class FeatureCache:
         """
         if not self._new:
             return
-        from safetensors.torch import save_file
-
         digests = torch.tensor([list(digest) for digest in self._new], dtype=torch.uint8)
         values = torch.stack(list(self._new.values())).contiguous()
         # Named by content: processes that extract the same pictures write the same file.
-        shard = self._folder / f"{_sha256(digests)[:32]}.safetensors"
-        with atomic_path(shard) as temporary:
-            save_file(
-                {"digests": digests, "features": values},
-                temporary,
-                metadata={"sha256": _sha256(values)},
-            )
+        shard = self._folder / f"{_name(digests)}.safetensors"
+        tensors = {"digests": digests, "features": values}
+        write_tensors(shard, tensors, {"sha256": _sha256(values)})
         self._new.clear()
         self._index(shard)
         if not self._map(shard):
@@ -110,9 +113,15 @@ class FeatureCache:
 
     def _index(self, shard: Path) -> None:
         """Note which pictures a shard holds."""
+        self._indexed.add(shard)
         found = _read(shard, "digests")
-        if found is None or found.tensor.dtype != torch.uint8 or found.tensor.shape[1:] != (32,):
-            _remove(shard)
+        if (
+            found is None
+            or found.tensor.dtype != torch.uint8
+            or found.tensor.shape[1:] != (32,)
+            or _name(found.tensor) != shard.stem
+        ):
+            self._remove(shard)
             return
         raw = found.tensor.numpy().tobytes()
         for row in range(len(found.tensor)):
@@ -129,9 +138,17 @@ class FeatureCache:
         ):
             self._mapped[shard] = found.tensor
             return True
-        _remove(shard)
+        self._remove(shard)
         self._places = {key: place for key, place in self._places.items() if place[0] != shard}
         return False
+
+    def _remove(self, shard: Path) -> None:
+        """Remove what is damaged, and remember it; what another process removed is no damage."""
+        self._indexed.discard(shard)
+        if shard.is_file():
+            self.damaged.append(shard)
+        with contextlib.suppress(OSError):  # of a cache that may only be read
+            shard.unlink()
 
 
 @dataclass(frozen=True)
@@ -156,9 +173,9 @@ def _read(shard: Path, name: str) -> _Stored | None:
         raise UserError(f"{shard} cannot be read: {error}; mend or leave out --cache") from error
 
 
-def _remove(shard: Path) -> None:
-    with contextlib.suppress(OSError):  # of a cache that may only be read
-        shard.unlink()
+def _name(digests: Tensor) -> str:
+    """Of the shard that holds these pictures."""
+    return _sha256(digests)[:32]
 
 
 def _sha256(values: Tensor) -> str:

@@ -1,10 +1,11 @@
 """Image features: extracted once, cached by content.
 
 The image tower is frozen, so a picture has one feature for ever. The cache is keyed by what decides
-it: the tower's weights, precision and preprocessing (the folder), and the bytes of the picture and
-the view (the entry). Names, data sets and runs play no part, so nothing is ever reused wrongly and
-everything is shared. Entries are written in shards as extraction goes on
-(:mod:`dspt.feature_cache`); an interrupted extraction loses at most one batch.
+it: the tower's weights, structure, precision and preprocessing (the folder), and the bytes of the
+picture and the view (the entry). Names, data sets and runs play no part, so nothing is ever reused
+wrongly and everything is shared. Entries are written in shards as extraction goes on
+(:mod:`dspt.feature_cache`): an interruption loses at most one batch, a kill at most one shard. One
+process at a time extracts for a tower; others that need its pictures wait and then find them.
 
 The bytes of every picture are read and hashed at every start. An index by path, size and times
 would save that and would be wrong when a file is exchanged without a trace in them.
@@ -12,6 +13,7 @@ would save that and would be wrong when a file is exchanged without a trace in t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -31,7 +33,9 @@ from dspt.backbones import Backbone
 from dspt.backbones.devices import clear_memory_errors
 from dspt.data.dataset import ImageStore
 from dspt.data.images import UnreadableImage, open_image
+from dspt.errors import UserError
 from dspt.feature_cache import FeatureCache, FeatureType
+from dspt.files import locked
 from dspt.seeding import keyed_uint64
 
 if TYPE_CHECKING:
@@ -93,6 +97,8 @@ def extract_features(
     dtype: FeatureType = "fp32",
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    strict: bool = False,
 ) -> ImageFeatures:
     """Features of the pictures ``indices``, from the cache where they are in it.
 
@@ -107,12 +113,15 @@ def extract_features(
             they were in the cache before or not, so a result does not depend on that.
         workers: threads that read, and threads that decode; default one per processor.
         on_progress: called with (pictures done, n).
+        on_note: told in one line when a part of the cache was damaged and made again.
+        strict: refuse the first picture that cannot be read, instead of leaving it out.
 
     Returns:
         Features [n, 1 + views, D], fp32 on the backbone's device.
 
     Raises:
-        UserError: when the memory of the device is too small, or the cache cannot be written.
+        UserError: when the memory of the device is too small, the cache cannot be written, or the
+            tower gives something that is not finite; if ``strict``, for an unreadable picture.
     """
     folder = (cache or default_cache()) / "features" / backbone.image_fingerprint[:32]
     caches = [FeatureCache(folder, view, dtype) for view in range(1 + views)]
@@ -122,6 +131,7 @@ def extract_features(
     problems: dict[int, str] = {}
     unknown: dict[bytes, _Picture] = {}  # by content, so the same picture is encoded once
     done = 0
+    alone = contextlib.ExitStack()
 
     def finished(pictures: int) -> None:
         nonlocal done
@@ -130,18 +140,40 @@ def extract_features(
             if on_progress:
                 on_progress(done, n)
 
-    def read(index: int) -> tuple[str, bytes, bytes]:
-        data = images.read(index)
+    def read(index: int) -> tuple[str, bytes, bytes] | UserError:
+        try:
+            data = images.read(index)
+        except UserError as error:
+            return error
         return images.key(index), data, hashlib.sha256(data).digest()
 
+    def unreadable(row: int, error: UserError) -> None:
+        if strict:
+            raise error
+        digests[row], problems[row] = None, str(error)
+
+    def missing_views(digest: bytes) -> list[int]:
+        return [view for view, known in enumerate(caches) if digest not in known]
+
     def unknown_pictures() -> Iterator[_Picture]:
+        locks = iter([folder / "extraction.lock"])  # taken once, for the first unknown picture
         stored = _ahead(readers, read, map(int, indices), group)
-        for row, (key, data, digest) in enumerate(stored):
+        for row, found in enumerate(stored):
+            if isinstance(found, UserError):
+                unreadable(row, found)
+                finished(1)
+                continue
+            key, data, digest = found
             digests[row] = digest
             if digest in unknown:
                 unknown[digest].places.append((row, key))
                 continue
-            missing = [view for view, known in enumerate(caches) if digest not in known]
+            missing = missing_views(digest)
+            if missing and (lock := next(locks, None)) is not None:
+                alone.enter_context(locked(lock))
+                for known in caches:
+                    known.refresh()
+                missing = missing_views(digest)
             if missing:
                 unknown[digest] = _Picture(digest, data, missing, [(row, key)])
                 yield unknown[digest]
@@ -162,7 +194,11 @@ def extract_features(
         return [decoders.submit(decode, picture) for picture in pictures]
 
     prepare = _Preparation.of(backbone)
-    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as decoders:
+    with (
+        alone,
+        ThreadPoolExecutor(workers) as readers,
+        ThreadPoolExecutor(workers) as decoders,
+    ):
         try:
             groups = _groups(unknown_pictures(), group)
             meanwhile = 1 if backbone.device.type == "cuda" else 0
@@ -173,7 +209,7 @@ def extract_features(
                 for picture, item in zip(pictures, decoded, strict=True):
                     if item is None:
                         for row, key in picture.places:
-                            digests[row], problems[row] = None, _problem(picture.data, key)
+                            unreadable(row, _problem(picture.data, key))
                     else:
                         for view in picture.views:
                             caches[view].add(picture.digest, next(encoded))
@@ -184,6 +220,12 @@ def extract_features(
             decoders.shutdown(wait=False, cancel_futures=True)
             for known in caches:
                 known.flush()
+    damaged = [shard for known in caches for shard in known.damaged]
+    if damaged and on_note:
+        on_note(
+            f"image features: {len(damaged)} damaged files of the cache were removed and what was "
+            f"asked for was computed again; the first: {damaged[0]}"
+        )
     values = torch.zeros(n, 1 + views, backbone.embed_dim)
     readable = np.array([digest is not None for digest in digests], dtype=bool)
     if readable.any():
@@ -241,12 +283,12 @@ class _Picture:
     places: list[tuple[int, str]] = field(default_factory=list)  # (row, key), every one
 
 
-def _problem(data: bytes, key: str) -> str:
+def _problem(data: bytes, key: str) -> UnreadableImage:
     """Why a picture cannot be read, under the name that it has at this place."""
     try:
         open_image(data, key)
     except UnreadableImage as error:
-        return str(error)
+        return error
     raise AssertionError(f"picture {key} was unreadable a moment ago")
 
 

@@ -21,12 +21,13 @@ import torch
 from dspt.backbones import Backbone, load_backbone
 from dspt.backbones.devices import clear_memory_errors
 from dspt.configuration import FitConfig, build_config
+from dspt.correction import Correction
 from dspt.data import ImageDataset
 from dspt.errors import UserError
-from dspt.files import write_text
+from dspt.files import WriteError, write_text
 from dspt.methods import check_method, trains_prompt
 from dspt.model import LinearModel, PromptModel, load_model
-from dspt.outcome import FittedRun, bound_model, measure_outcome, prompt_model
+from dspt.outcome import FittedRun, head_model, measure_outcome, prompt_model
 from dspt.progress import Progress, Silent
 from dspt.prompts import TextEngine, text_engine
 from dspt.result import NEW, EpochMetrics, RunResult, Timing
@@ -43,9 +44,11 @@ from dspt.run_folder import (
     read_suspects,
     refuse_other_run,
     release,
+    sole_writer,
     write_labels,
     write_suspects,
 )
+from dspt.tracking import TrackedRun, Tracker, tracked
 from dspt.training.checkpoint import load_checkpoint, save_checkpoint
 from dspt.training.loop import TrainingState, train
 from dspt.training.run import TrainingRun
@@ -72,6 +75,8 @@ def fit(
     cache: Path | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    trackers: Sequence[Tracker] = (),
+    strict: bool = False,
     **settings: Any,
 ) -> FittedRun:
     """Train a prompt on pictures whose labels may be wrong.
@@ -86,6 +91,9 @@ def fit(
         cache: folder for image features; None for the user's cache folder.
         device: for loading the backbone.
         progress: where to report to.
+        trackers: where every epoch's numbers go besides ``metrics.jsonl``; see
+            :mod:`dspt.tracking`.
+        strict: stop at the first picture that cannot be read, instead of leaving it out.
         **settings: fields of :class:`dspt.configuration.FitConfig`, for example ``method="dspt"``,
             ``shots=16``, ``noise="symmetric:0.5"``, ``seed=1``, ``recipe={"epochs": 50}``.
 
@@ -122,25 +130,42 @@ def fit(
             advance(1, 1)
     if backbone.text_note:
         progress.note(backbone.text_note)
+    if trackers and not trains_prompt(config.method):
+        progress.note(f"{config.method} has no epochs, so there is nothing to track")
     if folder is None:
-        return fit_many([config], dataset, backbone, cache=cache, progress=progress)[0]
-    new = claim(folder, config, overwrite=overwrite)
-    if (folder / RESULT_FILE).is_file():
-        return _finished(folder, dataset, backbone)
-    try:
-        (run,) = fit_many(
+        return fit_many(
             [config],
             dataset,
             backbone,
-            folders=[folder],
-            checkpoint=folder / CHECKPOINT_FILE,
             cache=cache,
             progress=progress,
-        )
-    except UserError:
-        if new:  # or the call would be refused as another run's settings once it is mended
-            release(folder)
-        raise
+            trackers=trackers,
+            strict=strict,
+        )[0]
+    if not overwrite and (folder / RESULT_FILE).is_file():
+        return _finished(folder, dataset, backbone, trackers, progress)
+    with sole_writer(folder, progress.note):
+        new = claim(folder, config, overwrite=overwrite)
+        if (folder / RESULT_FILE).is_file():  # by the process that was waited for
+            return _finished(folder, dataset, backbone, trackers, progress)
+        try:
+            (run,) = fit_many(
+                [config],
+                dataset,
+                backbone,
+                folders=[folder],
+                checkpoint=folder / CHECKPOINT_FILE,
+                cache=cache,
+                progress=progress,
+                trackers=trackers,
+                strict=strict,
+            )
+        except WriteError:  # a full disk, say; what there is, is gone on with
+            raise
+        except UserError:
+            if new:  # or the call would be refused as another run's settings once it is mended
+                release(folder)
+            raise
     return run
 
 
@@ -155,8 +180,8 @@ def check_settings(config: FitConfig) -> None:
         return
     if config.prompt.class_specific and trains_prompt(config.method):
         raise UserError("transfer: class-specific context vectors cannot name other classes")
-    if config.method == "linear-probe":
-        raise UserError("transfer: a linear probe knows no other classes; leave transfer out")
+    if config.method in ("linear-probe", "auto"):
+        raise UserError(f"transfer: {config.method} knows no other classes; leave transfer out")
     if NEW in config.transfer and config.classes != "base":
         raise UserError('transfer: "new" needs classes "base", the half that is trained on')
 
@@ -172,6 +197,8 @@ def fit_many(
     progress: Progress | None = None,
     features: FeatureTable | None = None,
     reports: bool = True,
+    trackers: Sequence[Tracker] = (),
+    strict: bool = False,
 ) -> list[FittedRun]:
     """Run several configurations on one data set and one backbone; prompts train side by side.
 
@@ -190,6 +217,8 @@ def fit_many(
         progress: where to report to.
         features: of this data set and backbone, to be shared among calls.
         reports: whether to write a page with pictures for every run.
+        strict: as for :func:`fit`; without effect on given ``features``.
+        trackers: as for :func:`fit`; methods without epochs have nothing to track.
 
     Raises:
         UserError: as :func:`fit`; also when the runs cannot train side by side.
@@ -200,7 +229,7 @@ def fit_many(
     if len({(config.views, config.feature_precision) for config in configs}) > 1:
         raise UserError("runs side by side must agree in views and feature_precision")
     if features is None:
-        features = feature_table(configs[0], dataset, backbone, cache, progress)
+        features = feature_table(configs[0], dataset, backbone, cache, progress, strict)
     test = dataset.splits.get("test", np.zeros(0, dtype=np.int64))
     readable = features.take(test, "image features of the test pictures", plain=True)
     test_problems, test = features.problems(test), test[readable]
@@ -218,11 +247,11 @@ def fit_many(
     began_training = time.perf_counter()
     runs = [training_set_tensors(d, dataset, backbone, features, test) for d in draws]
     tuned = [i for i, config in enumerate(configs) if trains_prompt(config.method)]
-    models: dict[int, PromptModel | LinearModel] = {
-        i: bound_model(draws[i], runs[i], dataset, backbone)
-        for i in range(len(configs))
-        if i not in tuned
-    }
+    models: dict[int, PromptModel | LinearModel] = {}
+    corrections: dict[int, Correction | None] = {}
+    for i in range(len(configs)):
+        if i not in tuned:
+            models[i], corrections[i] = head_model(draws[i], runs[i], dataset, backbone, progress)
     metrics: dict[int, list[EpochMetrics]] = {}
     if tuned:
         state = _train(
@@ -233,6 +262,7 @@ def fit_many(
             [places[i] for i in tuned],
             checkpoint,
             progress,
+            trackers,
         )
         for number, i in enumerate(tuned):
             models[i] = prompt_model(configs[i], state.context[number], dataset, backbone)
@@ -256,6 +286,7 @@ def fit_many(
             timing,
             test_problems + draws[i].problems,
             measure_transfers(configs[i], models[i], cache, progress),
+            corrections.get(i),
         )
         if place is not None:
             _write(one, place, reports)
@@ -274,11 +305,21 @@ def _train(
     places: Sequence[Path | None],
     checkpoint: Path | None,
     progress: Progress,
+    trackers: Sequence[Tracker],
 ) -> TrainingState:
     """Train the prompts side by side, keeping what is unfinished in ``checkpoint``."""
     configs = [drawn.config for drawn in draws]
     engine = _engine(configs, dataset, backbone, runs)
-    identity = _identity(draws, dataset, backbone)
+    identity = _identity(draws, runs, dataset, backbone)
+    state = (
+        load_checkpoint(checkpoint, identity, backbone.device, progress.note)
+        if checkpoint
+        else None
+    )
+    followed = [
+        TrackedRun(config, place, resumed=state is not None)
+        for config, place in zip(configs, places, strict=True)
+    ]
 
     def save(state: TrainingState) -> None:
         for place, records in zip(places, state.metrics, strict=True):
@@ -287,11 +328,17 @@ def _train(
                 write_text(place / METRICS_FILE, lines)
         if checkpoint is not None:
             save_checkpoint(checkpoint, state, identity)
+        track(state.metrics)
 
-    state = load_checkpoint(checkpoint, identity, backbone.device) if checkpoint else None
     what = "training" if len(runs) == 1 else f"training {len(runs)} prompts side by side"
     mend = "fit fewer runs side by side, or take --device cpu"
-    with progress.task(what) as advance, clear_memory_errors("training", mend):
+    with (
+        tracked(trackers, followed, progress) as track,
+        progress.task(what) as advance,
+        clear_memory_errors("training", mend),
+    ):
+        if state is not None:
+            track(state.metrics)
         return train(
             engine,
             backbone.logit_scale,
@@ -335,18 +382,36 @@ def _engine(
     )
 
 
-def _identity(draws: Sequence[TrainingSet], dataset: ImageDataset, backbone: Backbone) -> str:
-    """Hash of everything that decides the outcome of training."""
+def _identity(
+    draws: Sequence[TrainingSet],
+    runs: Sequence[TrainingRun],
+    dataset: ImageDataset,
+    backbone: Backbone,
+) -> str:
+    """Hash of everything that decides the outcome of training.
+
+    The features stand for the pictures' content, the image tower and its preprocessing.
+    """
     digest = hashlib.sha256(backbone.fingerprint.encode())
     digest.update(json.dumps(dataset.class_names).encode())
-    for drawn in draws:
+    behaviour = backbone.behaviour(dataset.class_names)
+    digest.update(json.dumps(behaviour, sort_keys=True).encode())
+    for drawn, run in zip(draws, runs, strict=True):
         digest.update(drawn.config.model_dump_json().encode())
+        for features in (run.features, run.test_features):
+            digest.update(features.cpu().contiguous().numpy().data)
         digest.update(json.dumps(dataset.keys(drawn.indices)).encode())
         digest.update(drawn.given.tobytes())
     return digest.hexdigest()
 
 
-def _finished(folder: Path, dataset: ImageDataset, backbone: Backbone) -> FittedRun:
+def _finished(
+    folder: Path,
+    dataset: ImageDataset,
+    backbone: Backbone,
+    trackers: Sequence[Tracker],
+    progress: Progress,
+) -> FittedRun:
     """A run that was completed before, if what it was made from is still the same.
 
     Raises:
@@ -363,6 +428,14 @@ def _finished(folder: Path, dataset: ImageDataset, backbone: Backbone) -> Fitted
                 f"({then[:12]} then, {now[:12]} now); use another folder or --overwrite"
             )
     model = load_model(folder, backbone=backbone)
+    if model.fingerprint != result.context_fingerprint:
+        raise UserError(
+            f"out: the model in {folder} is not the one that its {RESULT_FILE} measured; use "
+            "another folder or --overwrite"
+        )
+    if result.epochs:
+        with tracked(trackers, [TrackedRun(result.config, folder, True)], progress) as track:
+            track([result.epochs])
     return FittedRun(result, model, read_suspects(folder, result), dataset, folder)
 
 

@@ -131,9 +131,15 @@ def _measure(
         )
     recode = np.array([position[name] for name in dataset.class_names])
     indices = dataset.splits[split]
-    with (progress or Silent()).task("image features") as advance:
+    progress = progress or Silent()
+    with progress.task("image features") as advance:
         found = extract_features(
-            backbone, dataset.images, indices, cache=cache, on_progress=advance
+            backbone,
+            dataset.images,
+            indices,
+            cache=cache,
+            on_progress=advance,
+            on_note=progress.note,
         )
     if not found.readable.any():
         raise UserError(f"{dataset.source}: none of the {len(indices)} pictures could be read")

@@ -14,6 +14,7 @@ from dspt.classifier import (
     AboutModel,
     BackboneReference,
     Classifier,
+    ModelFormat,
     read_model,
     tensors_fingerprint,
     write_model,
@@ -21,9 +22,6 @@ from dspt.classifier import (
 from dspt.configuration import PromptConfig
 from dspt.errors import UserError
 from dspt.run_folder import HEAD_FILE, PROMPT_FILE
-
-PROMPT_FORMAT = "dspt-prompt-1"
-HEAD_FORMAT = "dspt-head-1"
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class PromptModel(Classifier):
             class_specific=self.prompt.class_specific,
         )
         with torch.no_grad():
-            return engine(self.context[None])[0]
+            return self.backbone.checked(engine(self.context[None])[0], "text tower")
 
     def logits(self, features: Tensor) -> Tensor:
         """Image features [n, D] -> scaled logits [n, C]."""
@@ -81,8 +79,7 @@ class PromptModel(Classifier):
         about = _AboutPrompt(
             class_names=self.class_names,
             prompt=self.prompt,
-            backbone=BackboneReference.of(self.backbone),
-            sha256=self.fingerprint,
+            backbone=BackboneReference.of(self.backbone, self.class_names),
         )
         write_model(path, PROMPT_FORMAT, about, {"context": self.context})
 
@@ -98,14 +95,18 @@ class PromptModel(Classifier):
             device: where to load the backbone otherwise.
 
         Raises:
-            UserError: when the file is missing, damaged or of another format, or the backbone's
-                weights are not those that the prompt was trained for.
+            UserError: when the file is missing, damaged or of another format, or the backbone is
+                not the one that the prompt was trained for.
         """
+        from dspt.prompts.plain import embedding_module
+
         file = Path(path)
         if file.is_dir():
             file = file / PROMPT_FILE
-        about, tensors = read_model(file, PROMPT_FORMAT, _AboutPrompt, _AboutPrompt.shapes)
-        backbone = about.backbone.find(file, backbone, device)
+        about, tensors = read_model(file, PROMPT_FORMAT)
+        backbone = about.backbone.find(file, backbone, device, about.class_names)
+        if tensors["context"].shape[-1] != embedding_module(backbone.model).embedding_dim:
+            raise UserError(f"{file} is damaged (its width is not the backbone's); train again")
         context = tensors["context"].to(backbone.device)
         return cls(backbone, about.class_names, about.prompt, context)
 
@@ -137,8 +138,7 @@ class LinearModel(Classifier):
         """Write weight and bias as safetensors, with everything needed to use them."""
         about = AboutModel(
             class_names=self.class_names,
-            backbone=BackboneReference.of(self.backbone),
-            sha256=self.fingerprint,
+            backbone=BackboneReference.of(self.backbone, self.class_names),
         )
         write_model(path, HEAD_FORMAT, about, {"weight": self.weight, "bias": self.bias})
 
@@ -150,13 +150,8 @@ class LinearModel(Classifier):
         file = Path(path)
         if file.is_dir():
             file = file / HEAD_FILE
-        about, tensors = read_model(
-            file,
-            HEAD_FORMAT,
-            AboutModel,
-            lambda told: {"weight": (len(told.class_names), -1), "bias": (len(told.class_names),)},
-        )
-        backbone = about.backbone.find(file, backbone, device)
+        about, tensors = read_model(file, HEAD_FORMAT)
+        backbone = about.backbone.find(file, backbone, device, about.class_names)
         if tensors["weight"].shape[1] != backbone.embed_dim:
             raise UserError(f"{file} is damaged (its width is not the backbone's); train again")
         weight, bias = (tensors[name].to(backbone.device) for name in ("weight", "bias"))
@@ -187,3 +182,11 @@ class _AboutPrompt(AboutModel):
         """Of the context vectors, but for their width."""
         classes = (len(self.class_names),) if self.prompt.class_specific else ()
         return {"context": (*classes, self.prompt.n_ctx or 0, -1)}
+
+
+PROMPT_FORMAT = ModelFormat("dspt-prompt", _AboutPrompt, _AboutPrompt.shapes)
+HEAD_FORMAT = ModelFormat(
+    "dspt-head",
+    AboutModel,
+    lambda told: {"weight": (len(told.class_names), -1), "bias": (len(told.class_names),)},
+)

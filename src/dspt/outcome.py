@@ -15,17 +15,20 @@ from torch import Tensor
 from dspt import __version__
 from dspt.backbones import Backbone
 from dspt.configuration import FitConfig
+from dspt.correction import Correction
 from dspt.data import ImageDataset
 from dspt.evaluation import evaluate, share
-from dspt.methods import BOUNDS, LabelledFeatures
+from dspt.methods import HEADS, CorrectedHead, LabelledFeatures
 from dspt.model import LinearModel, PromptModel
 from dspt.noise import transition_counts
+from dspt.progress import Progress
 from dspt.result import (
     BackboneInfo,
     DataInfo,
     Environment,
     EpochMetrics,
     Evaluation,
+    NoiseEstimate,
     NoiseInfo,
     RunResult,
     Suspect,
@@ -35,6 +38,8 @@ from dspt.result import (
 )
 from dspt.suspects import rank_suspects
 from dspt.training_set import RunTensors, TrainingSet
+
+MAX_TRANSITION_CLASSES = 200  # above, result.json would hold nothing else
 
 
 @dataclass(frozen=True)
@@ -64,22 +69,29 @@ def prompt_model(
     return PromptModel(backbone, dataset.class_names, prompt, context)
 
 
-def bound_model(
-    drawn: TrainingSet, run: RunTensors, dataset: ImageDataset, backbone: Backbone
-) -> LinearModel:
-    """What a method without a prompt makes of the training set."""
+def head_model(
+    drawn: TrainingSet,
+    run: RunTensors,
+    dataset: ImageDataset,
+    backbone: Backbone,
+    progress: Progress,
+) -> tuple[LinearModel, Correction | None]:
+    """What a method without a prompt makes of the training set, and of its labels."""
     config = drawn.config
-    head = BOUNDS[config.method](**config.method_options)(
-        LabelledFeatures(
-            features=run.features[:, 0],
-            given=run.given,
-            class_names=dataset.class_names,
-            template=config.template or dataset.template,
-            backbone=backbone,
-            seed=config.seed,
+    with progress.task(config.method) as advance:
+        head = HEADS[config.method](**config.method_options)(
+            LabelledFeatures(
+                features=run.features[:, 0],
+                given=run.given,
+                class_names=dataset.class_names,
+                template=config.template or dataset.template,
+                backbone=backbone,
+                seed=config.seed,
+                on_progress=advance,
+            )
         )
-    )
-    return LinearModel(backbone, dataset.class_names, head.weight, head.bias)
+    model = LinearModel(backbone, dataset.class_names, head.weight, head.bias)
+    return model, head.correction if isinstance(head, CorrectedHead) else None
 
 
 def measure_outcome(
@@ -91,6 +103,7 @@ def measure_outcome(
     timing: Timing,
     problems: list[str],
     transfers: list[Transfer],
+    correction: Correction | None = None,
 ) -> FittedRun:
     """Measure what one run trained.
 
@@ -103,6 +116,7 @@ def measure_outcome(
         timing: of the whole call.
         problems: one line per unreadable picture.
         transfers: accuracy on other classes or data.
+        correction: what the method found out about the labels.
     """
     config, backbone = drawn.config, model.backbone
     template = config.template or dataset.template
@@ -119,7 +133,12 @@ def measure_outcome(
         warnings.append(f"{len(problems)} unreadable pictures, the first: {problems[0]}")
     if backbone.text_note:
         warnings.append(backbone.text_note)
-    warnings += _collapse_warnings(logits, zero_logits, names, final, zero_test)
+    if correction is not None and not correction.informed:
+        warnings.append(
+            "zero-shot says nothing about the given labels, so wrong ones cannot be told from "
+            "right ones; check the class names and the template"
+        )
+    warnings += _collapse_warnings(logits, zero_logits, run.given, names, final, zero_test)
     counts = None if drawn.true is None else transition_counts(drawn.true, drawn.given, len(names))
     wrong = None if drawn.true is None else int((drawn.true != drawn.given).sum())
     result = RunResult(
@@ -144,6 +163,7 @@ def measure_outcome(
             realised_rate=None if wrong is None else wrong / len(drawn.given),
             transition=None if counts is None else counts.tolist(),
         ),
+        noise_estimate=None if correction is None else _noise_estimate(correction),
         zero_shot=ZeroShot(
             template=template,
             test=zero_test,
@@ -158,10 +178,29 @@ def measure_outcome(
         context_fingerprint=model.fingerprint,
         warnings=warnings,
         time=timing,
-        environment=_environment(),
+        environment=environment_info(),
     )
-    suspects = rank_suspects(logits, zero_logits, run.given, run.true, dataset.keys(drawn.indices))
+    suspects = rank_suspects(
+        logits,
+        zero_logits,
+        run.given,
+        run.true,
+        dataset.keys(drawn.indices),
+        None if correction is None else torch.from_numpy(correction.posterior).to(logits.device),
+    )
     return FittedRun(result, model, suspects, dataset, None)
+
+
+def _noise_estimate(correction: Correction) -> NoiseEstimate:
+    names = ("zero-shot", *(f"head {strength:g}" for strength in correction.strengths))
+    small = len(correction.transition) <= MAX_TRANSITION_CLASSES
+    return NoiseEstimate(
+        rate=correction.noise_rate,
+        interval=correction.interval,
+        transition=correction.transition.round(6).tolist() if small else None,
+        weights=dict(zip(names, correction.weights.tolist(), strict=True)),
+        informed=correction.informed,
+    )
 
 
 def backbone_info(backbone: Backbone) -> BackboneInfo:
@@ -179,20 +218,44 @@ def backbone_info(backbone: Backbone) -> BackboneInfo:
     )
 
 
+def collapsed_class(predicted: Tensor, given: Tensor, num_classes: int) -> int | None:
+    """The class that nearly everything is predicted as, if there is one.
+
+    It is one when more than half of the pictures are predicted as this class and the other classes
+    are predicted less than half as often as they are given: with many classes beyond 50 %, with two
+    equal ones beyond 75 %, with one that has 90 % of the labels beyond 95 %.
+
+    Args:
+        predicted: classes, [n].
+        given: labels, [n].
+        num_classes: C.
+
+    Returns:
+        The class, or None; None for fewer than 8 pictures, where chance does the same.
+    """
+    n = len(predicted)
+    counts = torch.bincount(predicted, minlength=num_classes)
+    most = int(counts.argmax())
+    others, others_given = n - int(counts[most]), int((given != most).sum())
+    return most if n >= 8 and 2 * others < n and 2 * others < others_given else None
+
+
 def _collapse_warnings(
     logits: Tensor,
     zero_logits: Tensor,
+    given: Tensor,
     names: Sequence[str],
     final: Evaluation | None,
     zero_test: Evaluation | None,
 ) -> list[str]:
     warnings = []
-    predicted = torch.bincount(logits.argmax(1), minlength=len(names))
-    most = float(predicted.max() / predicted.sum())
-    if most > max(0.5, 3 / len(names)):
+    predicted = logits.argmax(1)
+    collapsed = collapsed_class(predicted, given, len(names))
+    if collapsed is not None:
+        most = share(predicted == collapsed)
         warnings.append(
             f"label collapse: {most:.0%} of the training pictures are predicted as "
-            f"{names[int(predicted.argmax())]!r}"
+            f"{names[collapsed]!r}"
         )
     if final is not None and zero_test is not None and final.interval[1] < zero_test.interval[0]:
         warnings.append(
@@ -210,7 +273,8 @@ def _collapse_warnings(
     return warnings
 
 
-def _environment() -> Environment:
+def environment_info() -> Environment:
+    """Versions and machine, for results."""
     import open_clip
 
     return Environment(

@@ -7,13 +7,15 @@ explains them in words. Accuracies and rates are fractions in [0, 1]; times are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dspt.configuration import FitConfig
 from dspt.errors import UserError
 from dspt.files import write_text
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -63,16 +65,47 @@ class NoiseInfo(_Record):
     )
 
 
+class NoiseEstimate(_Record):
+    """What `auto` found out about the labels without knowing the truth."""
+
+    rate: float = Field(description="expected share of wrong labels")
+    interval: tuple[float, float] = Field(
+        description="95 %, from resampled pictures; noise that follows the model's own confusions "
+        "is not in it"
+    )
+    transition: list[list[float]] | None = Field(
+        description="P(given class | true class) as [true][given]; null above 200 classes"
+    )
+    weights: dict[str, float] = Field(description="of zero-shot and the heads by their strength")
+    informed: bool = Field(
+        description="whether zero-shot says anything about the given labels; if not, nothing does"
+    )
+
+
 class Evaluation(_Record):
     """Top-1 accuracy and calibration on one set of pictures."""
 
-    n: int
-    accuracy: float
-    interval: tuple[float, float] = Field(description="95 % Wilson interval of the accuracy")
-    calibration_error: float = Field(description="expected calibration error, 15 equal-width bins")
-    mean_confidence: float
-    per_class_accuracy: list[float | None] = Field(description="null where a class has no picture")
+    n: int = Field(ge=0)
+    accuracy: Fraction
+    interval: tuple[Fraction, Fraction] = Field(description="95 % Wilson interval of the accuracy")
+    calibration_error: Fraction = Field(
+        description="expected calibration error, 15 equal-width bins"
+    )
+    mean_confidence: Fraction
+    per_class_accuracy: list[Fraction | None] = Field(
+        description="null where a class has no picture"
+    )
     per_class_n: list[int]
+    per_class_mistakes: list[list[tuple[int, int]]] | None = Field(
+        None,
+        description="for each class the up to 3 others its pictures are most often taken for, each "
+        "as (class, number of pictures); null in older results",
+    )
+    calibration_bins: list[tuple[int, float, float]] | None = Field(
+        None,
+        description="(pictures, mean confidence, accuracy) of each of the 15 bins that has "
+        "pictures, from unsure to sure; null in older results",
+    )
 
 
 class ZeroShot(_Record):
@@ -202,6 +235,7 @@ class RunResult(_Record):
     backbone: BackboneInfo
     data: DataInfo
     noise: NoiseInfo
+    noise_estimate: NoiseEstimate | None = Field(None, description="of method `auto` only")
     zero_shot: ZeroShot
     epochs: list[EpochMetrics]
     final: Evaluation | None = Field(description="on the test pictures; null without any")
@@ -244,6 +278,9 @@ class RunResult(_Record):
 
 class Suspect(_Record):
     """A training sample, ordered by how much gradient its given label was refused.
+
+    Method `auto` knows more, the posterior over true labels: it orders by the posterior's doubt in
+    the given label, and both probabilities and the proposal are the posterior's.
 
     ``suppression`` is 1 - |dL_DSPT/dz| / |dL_CE/dz| in [0, 1]: near 1 for a label that the trained
     model confidently contradicts, near 0 for one it agrees with.

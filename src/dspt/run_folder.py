@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from dspt.configuration import FitConfig
 from dspt.data.dataset import ImageDataset
 from dspt.errors import UserError
-from dspt.files import atomic_path, write_text
+from dspt.files import atomic_path, locked, write_text
 from dspt.result import RunResult, Suspect
 
 PROMPT_FILE = "prompt.safetensors"
@@ -25,6 +25,8 @@ LABELS_FILE = "labels.csv"
 SUSPECTS_FILE = "suspects.csv"
 REPORT_FILE = "report.html"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+TRACKERS_FILE = "trackers.json"
+LOCK_FILE = ".lock"
 RUN_FILES = (
     CONFIG_FILE,
     RESULT_FILE,
@@ -33,6 +35,7 @@ RUN_FILES = (
     SUSPECTS_FILE,
     REPORT_FILE,
     CHECKPOINT_FILE,
+    TRACKERS_FILE,
     PROMPT_FILE,
     HEAD_FILE,
 )
@@ -65,14 +68,41 @@ def refuse_other_run(folder: Path, config: FitConfig) -> None:
         )
 
 
+@contextlib.contextmanager
+def sole_writer(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Compute in the folder alone; waits for another process that is at it.
+
+    Args:
+        folder: of the run; made when it is not there, and removed when nothing comes to be in it.
+        note: told when there is something to wait for.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    path = folder / LOCK_FILE
+    try:
+        with contextlib.ExitStack() as held:
+            if not held.enter_context(locked(path, blocking=False)):
+                note(f"another process is computing the run in {folder}; waiting for it to end")
+                held.enter_context(locked(path))
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
 def claim(folder: Path, config: FitConfig, *, overwrite: bool) -> bool:
     """Make the folder this run's own; with ``overwrite``, what another run left is removed.
 
     Returns:
         Whether the run is new there, that is, nothing of it is to be continued.
+
+    Raises:
+        UserError: when the folder holds a run of other settings, or cannot be written.
     """
-    if overwrite and folder.is_dir():
-        _remove_run_files(folder)
+    if overwrite:
+        release(folder)
+    refuse_other_run(folder, config)
     new = not (folder / CONFIG_FILE).is_file()
     if new:
         write_text(folder / CONFIG_FILE, config.model_dump_json(indent=1) + "\n")
@@ -80,13 +110,7 @@ def claim(folder: Path, config: FitConfig, *, overwrite: bool) -> bool:
 
 
 def release(folder: Path) -> None:
-    """Undo a claim: remove the run's files, and the folder if nothing else is in it."""
-    _remove_run_files(folder)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _remove_run_files(folder: Path) -> None:
+    """Remove the files of a run."""
     try:
         for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
@@ -167,7 +191,7 @@ def read_suspects(folder: Path, result: RunResult) -> list[Suspect]:
                 )
                 for row in csv.DictReader(file)
             ]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error}); run again with --overwrite") from None
 
 

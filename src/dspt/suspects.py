@@ -5,14 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dspt.losses import logit_gradient_norm, per_sample_loss
+from dspt.losses import suppression
 from dspt.result import Suspect
 
 
 def rank_suspects(
-    logits: Tensor, zero_shot_logits: Tensor, given: Tensor, true: Tensor | None, keys: list[str]
+    logits: Tensor,
+    zero_shot_logits: Tensor,
+    given: Tensor,
+    true: Tensor | None,
+    keys: list[str],
+    posterior: Tensor | None = None,
 ) -> list[Suspect]:
     """Training samples ordered by how much gradient DSPT refuses their given label.
+
+    With a posterior they are ordered by its doubt in the given label, and the probabilities are
+    the posterior's.
 
     Args:
         logits: scaled logits of the trained prompt, [n, C].
@@ -20,18 +28,15 @@ def rank_suspects(
         given: labels that training saw, [n].
         true: where they are known, [n].
         keys: ids of the pictures, n of them.
+        posterior: P(true = c | picture, given label) of a method that estimates it, [n, C].
     """
-    full = logit_gradient_norm(per_sample_loss("ce"), logits.double(), given)
-    kept = logit_gradient_norm(per_sample_loss("dspt"), logits.double(), given)
-    # A sample at which cross-entropy itself has no gradient left agrees perfectly: nothing refused.
-    suppression = torch.where(
-        full > 1e-12, 1 - kept / full.clamp(min=1e-12), torch.zeros_like(full)
-    )
-    probabilities = logits.double().softmax(dim=-1)
+    refused = suppression(logits.double(), given)
+    probabilities = logits.double().softmax(dim=-1) if posterior is None else posterior
     top, proposed = probabilities.max(dim=-1)
     given_p = probabilities.gather(1, given[:, None])[:, 0]
     zero_shot = zero_shot_logits.argmax(dim=-1)
-    order = torch.argsort(suppression, descending=True, stable=True).tolist()
+    score = refused if posterior is None else 1 - given_p
+    order = torch.argsort(score, descending=True, stable=True).tolist()
     return [
         Suspect(
             id=keys[i],
@@ -41,7 +46,7 @@ def rank_suspects(
             true=None if true is None else int(true[i]),
             probability_given=float(given_p[i]),
             probability_proposed=float(top[i]),
-            suppression=min(1.0, max(0.0, float(suppression[i]))),
+            suppression=float(refused[i]),
         )
         for i in order
     ]

@@ -21,6 +21,8 @@ from dspt.progress import Progress
 from dspt.prompts import initial_context
 from dspt.training.run import TrainingRun
 
+NAMED = 20  # unreadable pictures
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -73,9 +75,10 @@ class FeatureTable:
         cache: Path | None,
         progress: Progress,
         precision: FeatureType = "fp32",
+        strict: bool = False,
     ) -> None:
         self._backbone, self._dataset, self._views = backbone, dataset, views
-        self._precision = precision
+        self._precision, self._strict = precision, strict
         self._cache, self._progress = cache, progress
         self._rows: dict[int, Tensor] = {}
         self._unreadable: dict[int, str] = {}
@@ -97,7 +100,13 @@ class FeatureTable:
                     cache=self._cache,
                     on_progress=advance,
                     dtype=self._precision,
+                    on_note=self._progress.note,
+                    strict=self._strict,
                 )
+            for problem in found.unreadable[:NAMED]:
+                self._progress.note(problem)
+            if len(found.unreadable) > NAMED:
+                self._progress.note(f"and {len(found.unreadable) - NAMED} more unreadable pictures")
             problems = iter(found.unreadable)
             for index, row, readable in zip(missing, found.values, found.readable, strict=True):
                 if readable:
@@ -117,9 +126,12 @@ def feature_table(
     backbone: Backbone,
     cache: Path | None,
     progress: Progress,
+    strict: bool = False,
 ) -> FeatureTable:
     """An empty table with the views and the precision that a run asks for."""
-    return FeatureTable(backbone, dataset, config.views, cache, progress, config.feature_precision)
+    return FeatureTable(
+        backbone, dataset, config.views, cache, progress, config.feature_precision, strict
+    )
 
 
 def load_configured(config: FitConfig) -> ImageDataset:

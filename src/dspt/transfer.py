@@ -15,7 +15,7 @@ from dspt.data import load_dataset
 from dspt.errors import UserError
 from dspt.evaluation import evaluate
 from dspt.features import extract_features
-from dspt.methods import BOUNDS, LabelledFeatures
+from dspt.methods import HEADS, LabelledFeatures
 from dspt.model import LinearModel, PromptModel
 from dspt.progress import Progress
 from dspt.result import NEW, Transfer
@@ -59,6 +59,7 @@ def _measure(
             cache=cache,
             on_progress=advance,
             dtype=config.feature_precision,
+            on_note=progress.note,
         )
     if not found.readable.any():
         raise UserError(f"transfer: none of the pictures of {dataset.source} could be read")
@@ -69,7 +70,7 @@ def _measure(
         logits = model.with_classes(names).logits(features)
     else:
         nothing = LabelledFeatures(features[:0], labels[:0], names, template, backbone, config.seed)
-        head = BOUNDS[config.method](**config.method_options)(nothing)
+        head = HEADS[config.method](**config.method_options)(nothing)
         logits = features @ head.weight.t() + head.bias
     untrained = backbone.logit_scale * backbone.zero_shot_features(names, template).t()
     return Transfer(

@@ -53,6 +53,16 @@ def test_a_grid_file_becomes_a_folder_and_a_table(dspt: Caller, grid: Path, tmp_
     assert again.err == ""
 
 
+def test_a_bench_is_tracked(dspt: Caller, grid: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "out"
+    dspt.ok("bench", grid, "--out", out, "--quiet", "--tensorboard", "--seed", "1")
+    tracked = {path.parent.parent.name for path in out.glob("cells/*/tensorboard/events*")}
+    trained = {path.parent.name for path in out.glob("cells/*/metrics.jsonl")}
+    assert tracked == trained
+    assert len(tracked) == 4  # zero-shot has no epochs
+
+
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(
     dspt: Caller, grid: Path, tmp_path: Path
 ) -> None:

@@ -190,3 +190,27 @@ def test_presets_are_possible_runs_on_known_data() -> None:
     }
     with pytest.raises(UserError, match="smoke"):
         read_preset("smok")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: null\nmethods: null\nbackbones: null\nshots: null\n",
+        "shots: null\ndata: demo\nmethods: ce\n",
+        "seeds: 2001-99-99\n",  # YAML reads an impossible date
+        "a: " + "[" * 5000,
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+        "a: &a [*a]\n",
+        "? [1, 2]\n: 3\n",
+        "seeds: [" + "9" * 5000 + "]\n",
+    ],
+)
+def test_no_yaml_is_a_traceback(tmp_path: Path, text: str) -> None:
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(UserError):
+        parse_grid(read_grid(tmp_path / "grid.yaml"))
+
+
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(UserError, match="device"):
+        read_grid(Path("/dev/zero"))

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.bench.ground import bench, in_fresh_processes, run, written
+from tests.bench.ground import bench, grid_fields, in_fresh_processes, run, written
 from tests.tiny import count_encoded, draw, files_of, write_pictures
 from torch import Tensor
 
 from dspt import fit
+from dspt.bench.grid import parse_grid
 from dspt.bench.run import Bench, Status
 from dspt.bench.store import Store, cell_id
 from dspt.errors import UserError
+from dspt.files import WriteError
 from dspt.losses import LOSSES
 from dspt.training.loop import train
 
@@ -97,6 +99,17 @@ def test_two_processes_share_the_work(undisturbed: Bench, disturbed: tuple[Path,
         assert mine.final.mean_confidence == pytest.approx(theirs.final.mean_confidence, abs=1e-4)
         assert mine.noise == theirs.noise
     assert not list(store.out.rglob("*.tmp"))
+
+
+def test_a_cache_that_cannot_be_written_is_one_error_and_not_one_of_every_cell(
+    ground: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    made = Bench(parse_grid(grid_fields(ground)), tmp_path / "out", cache=tmp_path / "file")
+    prepared = made.prepare()
+    with pytest.raises(WriteError, match="file"):
+        made.execute(prepared)
+    assert not list((tmp_path / "out").rglob("failure.json"))
 
 
 def test_a_larger_grid_computes_only_what_is_new(

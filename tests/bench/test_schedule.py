@@ -88,9 +88,19 @@ def test_groups_hold_every_cell_once_and_only_alike_ones() -> None:
 
 def test_a_group_is_never_larger_than_allowed() -> None:
     found = cells(parse_grid({"data": ["a"], "methods": ["ce"], "seeds": list(range(9))}))
-    assert [len(g.cells) for g in groups_of(found, 8)] in ([4, 5], [5, 4])
+    assert [len(g.cells) for g in groups_of(found, 8)] == [5, 4]
     assert [len(g.cells) for g in groups_of(found, 1)] == [1] * 9
     assert [len(g.cells) for g in groups_of(found, 100)] == [9]
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+@pytest.mark.parametrize("size", [1, 3, 5, 8])
+def test_what_is_left_when_groups_are_finished_is_grouped_as_before(count: int, size: int) -> None:
+    found = cells(parse_grid({"data": ["a"], "methods": ["ce"], "seeds": list(range(count))}))
+    groups = groups_of(found, size)
+    for done in range(1, len(groups)):
+        left = found[sum(len(group.cells) for group in groups[:done]) :]
+        assert groups_of(left, size) == groups[done:]
 
 
 def test_ten_thousand_cells_are_planned_without_loading_anything(

@@ -9,6 +9,7 @@ from dspt.bench.run import Bench
 from dspt.bench.store import Failure, Store, cell_id, cell_name, group_id
 from dspt.configuration import FitConfig, build_config
 from dspt.errors import UserError
+from dspt.files import atomic_path
 
 
 def cell(**fields: object) -> FitConfig:
@@ -92,16 +93,16 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     store, members = Store(tmp_path), [cell()]
     folder = store.folder(cell())
     folder.mkdir(parents=True)
-    (folder / ".result.json.abc.tmp").write_text("half")
+    (folder / ".result.json.abcdefgh.tmp").write_text("half")
     store.write_failure(cell(), Failure("before", final=True))
     store.prepare(cell())
     assert [path.name for path in folder.iterdir()] == ["config.json"]
     store.write_group(members)
     name = store.checkpoint(members)
-    (name.parent / f".{name.name}.abc.tmp").write_text("half")
-    (name.parent / ".other.safetensors.abc.tmp").write_text("another's")
-    store.forget_group(members)
-    assert [path.name for path in name.parent.iterdir()] == [".other.safetensors.abc.tmp"]
+    (name.parent / f".{name.name}.abcdefgh.tmp").write_text("half")
+    with atomic_path(name.parent / "other.safetensors") as living:
+        store.forget_group(members)
+        assert list(name.parent.iterdir()) == [living]
 
 
 def test_groups_are_found_again_and_damaged_records_passed_over(tmp_path: Path) -> None:

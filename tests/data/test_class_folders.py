@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.data.made import ids, named_labels, put, refusal
+from tests.data.made import ids, named_labels, picture, put, refusal
 
 from dspt.data import load_dataset
 
@@ -58,6 +58,8 @@ def test_links_to_the_users_own_pictures_are_followed(tmp_path: Path) -> None:
     (tmp_path / "set" / "a" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
     (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere" / "cats")
     (tmp_path / "set" / "b" / "loop").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "here").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "above").symlink_to(tmp_path)
     dataset = load_dataset(tmp_path / "set", holdout=0)
     assert ids(dataset, "train") == ["a/0.jpg", "a/1.jpg", "b/0.jpg", "c/2.jpg"]
     assert all(dataset.images.read(i) for i in range(4))
@@ -78,7 +80,8 @@ def test_links_to_the_users_own_pictures_are_followed(tmp_path: Path) -> None:
         (["a/1.jpg"], "at least two classes, found 1 (a)"),
         (["a_b/1.jpg", "a b/1.jpg"], 'two classes are called "a b"'),
         (["1.jpg", "2.jpg"], "no data set in this folder"),
-        (["a/b\n.jpg", "c/1.jpg"], r"file name 'a/b\n.jpg' holds odd characters"),
+        (["a/b\n.jpg", "a/b\\n.jpg", "c/1.jpg"], r"two file names are written 'a/b\\n.jpg'"),
+        (["a\n/b.jpg", "c/1.jpg"], r"'a\n' cannot name a class"),
     ],
 )
 def test_refusals(tmp_path: Path, names: list[str], reason: str) -> None:
@@ -87,11 +90,39 @@ def test_refusals(tmp_path: Path, names: list[str], reason: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
-def test_a_file_name_of_stray_bytes_is_refused(tmp_path: Path) -> None:
-    put(tmp_path, "a/1.jpg", "b/1.jpg")
+def test_any_file_name_is_read_and_its_key_is_one_line_of_text(tmp_path: Path) -> None:
+    longest = "\N{KATAKANA LETTER PI}" * 83 + "ab.jpg"
+    assert len(longest.encode()) == 255
+    names = [
+        "a\nb.jpg",
+        " a b .jpg",
+        "ä.jpg",
+        "a\N{COMBINING DIAERESIS}.jpg",
+        longest,
+        "\u202eb.jpg",
+    ]
+    put(tmp_path, *(f"a/{name}" for name in names), "b/1.jpg")
     stray = os.fsencode(tmp_path / "a") + b"/\xff.jpg"
-    Path(os.fsdecode(stray)).write_bytes(b"")
-    assert r"\udcff.jpg' holds odd characters" in refusal(tmp_path)
+    Path(os.fsdecode(stray)).write_bytes(b"stray")
+    dataset = load_dataset(tmp_path, holdout=0)
+    keys = ids(dataset, "train")
+    escaped = [f"a/{name}" for name in [*names[1:], "a\\nb.jpg", "\\xff.jpg"]]
+    assert sorted(keys) == sorted([*escaped, "b/1.jpg"])
+    for key in keys:
+        assert key.encode().decode() == key
+    assert dataset.images.read(keys.index("a/\\xff.jpg")) == b"stray"
+    assert dataset.images.read(keys.index("a/a\\nb.jpg")) == picture(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
+def test_the_folder_itself_must_have_a_name_that_can_be_written_down(tmp_path: Path) -> None:
+    for name in (b"\xff", b"a\nb"):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        put(folder, "a/1.jpg", "b/1.jpg")
+        assert "is not one line of UTF-8; rename or link it" in refusal(folder)
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(folder)
+        assert load_dataset(tmp_path / "link").name in ("\\xff", "a\\nb")
 
 
 def test_column_options_are_refused(tmp_path: Path) -> None:

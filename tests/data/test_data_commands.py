@@ -10,6 +10,7 @@ from tests.acceptance.calling import Caller
 from tests.data.made import put
 from tests.data.test_registry import write_small_tables
 from tests.shared_data import shared_data
+from tests.tiny import write_model, write_pictures
 
 from dspt.data.registry import CARDS, VARIABLE
 
@@ -86,24 +87,64 @@ def test_get_of_what_is_there_only_checks(call: Caller, tmp_path: Path) -> None:
     assert "- train: 10 pictures are listed, CIFAR-10 has 50000" in answer.out
 
 
-def test_show(call: Caller, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_show_warns_of_names_that_mean_nothing(
+    call: Caller, tiny_model: str, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path, ("red", "green", "blue"), n=15)
+    (tmp_path / "red").rename(tmp_path / "IMG0042")
+    put(tmp_path, *(f"Green/{i}.png" for i in range(9)))
+    model = ("--backbone", tiny_model, "--cache", tmp_path / ".cache", "-q")
+    lines = call.ok("data", "show", tmp_path, *model).out.splitlines()
+    at = next(i for i, line in enumerate(lines) if "mean nothing to" in line)
+    assert lines[at].startswith("warning: ")
+    assert lines[at].endswith('("a photo of a {}."); say them in words that a caption would use')
+    assert any(line.startswith("- IMG0042: 0 of 12 recognised, most are") for line in lines[at:])
+    assert not any(line.startswith("- blue:") for line in lines[at:])
+    at = next(i for i, line in enumerate(lines) if "are the same to" in line)
+    assert lines[at].startswith("warning: 1 pairs of class names")
+    assert lines[at + 1] == "- Green and green"
+    shown = json.loads(call.ok("data", "show", tmp_path, *model, "--json").out)
+    assert shown["zero_shot"]["recall"][shown["class_names"].index("IMG0042")] == 0
+    assert shown["zero_shot"]["alike"] == [[0, 3]]
+
+
+def test_show(call: Caller, tiny_model: str, tmp_path: Path) -> None:
     put(tmp_path, *(f"{c}/{i}.jpg" for c in ("red [fox]", "b", "c", "d") for i in range(5)))
     put(tmp_path, "b/copy.jpg")  # the same grey as the first of the list
-    lines = call.ok("data", "show", tmp_path, "--pictures", "-q").out.splitlines()
+    (tmp_path / "c" / "9.jpg").write_bytes(b"no picture")
+    model = ("--backbone", tiny_model, "--cache", tmp_path / ".cache")
+    lines = call.ok("data", "show", tmp_path, *model, "-q").out.splitlines()
     assert lines[0] == f"{tmp_path.name}: 4 classes"
-    assert lines[1].split() == ["train", "17", "pictures,", "4", "to", "5", "a", "class"]
+    assert lines[1].split() == ["train", "18", "pictures,", "4", "to", "5", "a", "class"]
     assert "held out" in lines[2]
     assert any(line.startswith("red [fox] ") for line in lines)
-    assert "unreadable pictures: 0" in lines
-    assert lines[-2].startswith("groups of identical pictures: 1; ")
-    assert lines[-2].endswith("1 with several labels")
-    assert set(lines[-1].removeprefix("- ").split(", ")) == {"red [fox]/0.jpg", "b/copy.jpg"}
-    answer = call.ok("data", "show", tmp_path, "--classes", "base", "--json")
+    at = lines.index("unreadable pictures: 1")
+    assert lines[at + 1].startswith("- picture c/9.jpg cannot be decoded: not one of ")
+    assert lines[at + 2].startswith("groups of identical pictures: 1; ")
+    assert lines[at + 2].endswith("1 with several labels")
+    assert set(lines[at + 3].removeprefix("- ").split(", ")) == {"red [fox]/0.jpg", "b/copy.jpg"}
+    assert "picture c/9.jpg" in call.refused("data", "show", tmp_path, *model, "--strict", "-q")
+    answer = call.ok("data", "show", tmp_path, "--classes", "base", "--json", "--no-pictures")
     shown = json.loads(answer.out)
     assert shown["class_names"] == ["b", "c"]
     assert shown["duplicates"] is None
+    assert shown["zero_shot"] is None
+    line = call.refused("data", "show", tmp_path, "--no-pictures", "--strict")
+    assert "leave out --no-pictures" in line
     assert "must be" in call.refused("data", "show", tmp_path, "--classes", "old")
     assert "DSPT_DATA" not in call.refused("data", "show", "dtd", "--root", tmp_path)
+
+
+def test_show_of_pictures_that_are_not_there(call: Caller, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("image,label\n1.jpg,a\n2.jpg,b\n")
+    lines = call.ok("data", "show", tmp_path, "-q").out.splitlines()
+    at = lines.index("unreadable pictures: 2")
+    assert lines[at + 1].startswith("- picture 1.jpg in ")
 
 
 @pytest.mark.parametrize("command", ["list", "check", "get", "show"])

@@ -184,6 +184,64 @@ def test_multi_picture_jpeg_of_cameras() -> None:
     assert (pixels(data) > 250).all()
 
 
+def tiff(levels: np.ndarray, photometric: int = 1) -> bytes:
+    """A TIFF by hand, one strip: photometric 1 has black as zero, 0 has white."""
+    raw, (height, width) = levels.tobytes(), levels.shape
+    kind = {"u": 1, "i": 2, "f": 3}[levels.dtype.kind]
+    tags = [(256, width), (257, height), (258, levels.itemsize * 8), (259, 1), (262, photometric)]
+    tags += [(273, 8), (277, 1), (278, height), (279, len(raw)), (339, kind)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", 8 + len(raw)) + raw + directory
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_may_be_zero(bits: int) -> None:
+    full = 2**bits - 1
+    levels = np.array([[0, full // 3, full]], dtype=f"<u{bits // 8}")
+    assert pixels(tiff(levels))[0, :, 0].tolist() == [0, 85, 255]
+    assert pixels(tiff(levels, 0))[0, :, 0].tolist() == [255, 170, 0]
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        np.array([[0, 65536]], dtype="<u4"),
+        np.array([[0, 2**31]], dtype="<u4"),
+        np.array([[0, -1]], dtype="<i4"),
+        np.array([[0, -1]], dtype="<i2"),
+        np.array([[0.0, 0.5]], dtype="<f4"),
+    ],
+)
+def test_levels_without_an_agreed_white_are_refused_and_not_clipped(levels: np.ndarray) -> None:
+    with pytest.raises(UnreadableImage, match="without an agreed white"):
+        open_image(tiff(levels), "x.tif")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_is_ink_on_white(kind: str) -> None:
+    ink = np.array([0, 60, 255, 51])
+    shown = pixels(encode(Image.new("CMYK", (16, 16), tuple(ink)), kind, quality=100))
+    wanted = (255 - ink[:3]) * (255 - ink[3]) / 255
+    assert np.abs(shown - wanted).max() <= 2
+
+
+def test_palette_entries_may_be_half_transparent() -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    shown = pixels(encode(image, transparency=bytes([255, 128, 0])))
+    assert shown.tolist() == [[[0, 0, 0], [255, 127, 127], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 1), (1, 30_000)])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP"])
+def test_one_pixel_and_very_long(size: tuple[int, int], kind: str) -> None:
+    image = open_image(encode(Image.new("RGB", size, RED), kind), "x")
+    assert image.size == size
+    assert image.getpixel((size[0] - 1, size[1] - 1)) == RED
+
+
 GOOD = encode(Image.effect_noise((64, 64), 50).convert("RGB"))
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,8 @@ def test_paths_in_parquet(tmp_path: Path) -> None:
         ("image;label\n1.jpg;a\n", "", "no label column among image;label"),
         ("photo,label\n1.jpg,a\n", "", "no image column among photo, label"),
         ("image,label,label\n1.jpg,a,b\n", "", "two columns are called 'label'"),
+        ("image,label,a\x85b\n1.jpg,a,b\n", "", "a\\x85b cannot name a column"),
+        (f"image,label\n1.jpg,{'9' * 5000}\n2.jpg,a\n", "", "cannot name a class"),
         ("image,label\n", "", "no rows for training"),
         ("image,label\n1.jpg,a\n", "", "at least two classes"),
         ("", "", "is empty"),
@@ -329,6 +333,7 @@ def test_other_encodings_are_refused(tmp_path: Path) -> None:
         ("a\nb\n", "1.jpg,a\n2.jpg,c\n", "'c' is not a label; it must be one of 2 class names"),
         ("a\nb\n", "1.jpg,0\n2.jpg,b\n", "'0' is not a label"),
         ("a\n\nb\n", "1.jpg,0\n2.jpg,1\n", "classes.txt, line 2: empty"),
+        ("1\n2\n", "1.jpg,0\n2.jpg,1\n", "label '1' may mean two classes"),
         ("a\na\n", "1.jpg,0\n2.jpg,1\n", "classes.txt, line 2: 'a' occurs twice"),
         ("a\n", "1.jpg,0\n2.jpg,0\n", "at least two classes"),
         ("", "1.jpg,0\n2.jpg,1\n", "is not a label"),
@@ -401,6 +406,18 @@ def test_ambiguous_folders_are_refused(tmp_path: Path) -> None:
     assert "both test.csv and test.tsv" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("replace", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("x")])
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "classes.txt", "split_zhou_X.json"])
+def test_what_is_no_file_is_neither_skipped_nor_waited_for(
+    tmp_path: Path, replace: Callable[[Path], None], name: str
+) -> None:
+    put(tmp_path, "a/1.jpg", "b/1.jpg")
+    write(tmp_path, "image,label\na/1.jpg,0\nb/1.jpg,1\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    replace(tmp_path / name)
+    assert f"{tmp_path / name} is missing or no ordinary file" in refusal(tmp_path)
+
+
 def test_a_picture_in_two_splits_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "image,label\n1.jpg,a\n2.jpg,b\n")
     write(tmp_path, "image,label\n2.jpg,b\n", "test.csv")
@@ -434,3 +451,13 @@ def test_real_cifar_10n() -> None:
     last = int(test[-1])
     assert dataset.images.key(last) == "test.parquet#9999"
     assert open_image(dataset.images.read(last), "last").size == (32, 32)
+
+
+def test_digits_that_are_their_own_number_are_not_ambiguous(tmp_path: Path) -> None:
+    write(tmp_path, "0\n1\n2\n", "classes.txt")
+    dataset = load_dataset(write(tmp_path, "image,label\n1.jpg,1\n2.jpg,2\n"), holdout=0)
+    assert [dataset.class_names[label] for label in dataset.labels] == ["1", "2"]
+    write_parquet(tmp_path, image=[picture(), picture(1)], label=[0, 1])
+    (tmp_path / "train.csv").unlink()
+    write(tmp_path, "3\n0\n", "classes.txt")  # numbers are never taken for names
+    assert load_dataset(tmp_path, holdout=0).labels.tolist() == [0, 1]

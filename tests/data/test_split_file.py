@@ -61,7 +61,7 @@ def test_a_usual_root_without_the_pictures_is_passed_over(tmp_path: Path) -> Non
 def test_a_missing_picture_is_named_when_it_is_read(tmp_path: Path) -> None:
     write_split(tmp_path, train=TRAIN, test=TEST)
     images = load_dataset(tmp_path).images
-    with pytest.raises(UserError, match=r"picture dog/1\.jpg is missing"):
+    with pytest.raises(UserError, match=r"picture dog/1\.jpg in .* is missing"):
         images.read(1)
 
 
@@ -118,9 +118,12 @@ def test_templates(tmp_path: Path, name: str, template: str) -> None:
         (["", 0, "tabby_cat"], "is empty"),
         (["a\0b.jpg", 0, "tabby_cat"], "cannot be a file name"),
         (["a\nb.jpg", 0, "tabby_cat"], "cannot be a file name"),
+        (["ä" * 128, 0, "tabby_cat"], "cannot be a file name"),
         (["a\ud800b.jpg", 0, "tabby_cat"], "cannot be a file name"),
         (["./dog/1.jpg", 1, "dog"], 'listed twice, first in "train" row 1'),
         (["c.jpg", 0, "dog"], 'label 0 is called "dog" here and "tabby_cat" before'),
+        (["c.jpg", 0, "a\u2028b"], "'a\\u2028b' cannot name a class"),
+        (["c.jpg", 0, "a" * 300], "cannot name a class"),
         (["c.jpg", -1, "dog"], "label -1 is out of range"),
         (["c.jpg", 10**30, "dog"], "is out of range"),
         (["c.jpg", True, "dog"], "must be [path, label, class name]"),
@@ -145,7 +148,14 @@ def test_a_bad_row_is_named(tmp_path: Path, row: object, reason: str) -> None:
         ("{", "no readable JSON"),
         ("[" * 100_000, "no readable JSON"),
         ("\xff", "no readable JSON"),
-        ("[]", "must be {"),
+        ("[]", "must hold one object"),
+        ('{"train": [["a.jpg", 0, "a"], ["b.jpg", 1, "b"]], "tset": []}', '"tset" is no split'),
+        (
+            '{"train": [["a.jpg", 0, "a"], ["b.jpg", 1, "b"]], "test": null}',
+            '"test" must be a list',
+        ),
+        ('{"train": [["a.jpg", 0, "a"]], "train": [["b.jpg", 1, "b"]]}', "a field is given twice"),
+        ('{"train": [["a.jpg", 0, "a"], ["b.jpg", 9999999, "b"]]}', "no row has label 1"),
         ("{}", 'no "train" rows'),
         ('{"train": []}', 'no "train" rows'),
         ('{"train": {"a": 1}}', '"train" must be a list'),

@@ -8,6 +8,7 @@ from tests.shared_data import shared_data
 
 from dspt.data import load_dataset
 from dspt.data.summary import summarise
+from dspt.errors import UserError
 
 
 def table(folder: Path, rows: str) -> Path:
@@ -50,6 +51,10 @@ def test_pictures_are_read_only_when_asked_for(tmp_path: Path) -> None:
     assert (summary.across_splits, summary.disagreeing) == (1, 1)
     assert summary.unreadable is not None
     assert [message.split()[1] for message in summary.unreadable] == ["3.png", "5.png"]
+    assert summary.readable is not None
+    assert summary.readable.tolist() == [0, 1, 3]
+    with pytest.raises(UserError, match=r"picture 3\.png"):
+        summarise(load_dataset(path), pictures=True, strict=True)
 
 
 def test_real_human_labels_are_as_wrong_as_their_paper_says() -> None:

@@ -8,7 +8,7 @@ import torch
 from dspt.errors import UserError
 from dspt.losses import LOSSES
 from dspt.methods import (
-    BOUNDS,
+    HEADS,
     OBJECTIVES,
     build_objective,
     check_method,
@@ -18,7 +18,7 @@ from dspt.methods import (
 )
 
 EXPECTED = {
-    "zero-shot", "zero-shot-ensemble", "linear-probe",
+    "zero-shot", "zero-shot-ensemble", "linear-probe", "auto",
     "ce", "label-smoothing", "gce", "mae", "sce", "nce+rce", "phuber-ce", "dspt",
     "elr", "nlprompt", "joapr",
 }  # fmt: skip
@@ -26,7 +26,7 @@ EXPECTED = {
 
 def test_every_method_of_the_field_is_there_once() -> None:
     assert set(method_names()) == EXPECTED
-    assert len(method_names()) == len(EXPECTED) == len(LOSSES) + len(OBJECTIVES) + len(BOUNDS)
+    assert len(method_names()) == len(EXPECTED) == len(LOSSES) + len(OBJECTIVES) + len(HEADS)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -34,14 +34,14 @@ def test_every_method_says_what_it_is_and_where_it_comes_from(name: str) -> None
     card = method_card(name)
     assert len(card.summary) > 20
     assert any(year in card.source for year in map(str, range(2016, 2027))), card.source
-    assert trains_prompt(name) == (card.kind != "bound")
+    assert trains_prompt(name) == (card.kind not in ("bound", "head"))
     for option, default in card.options.items():
         assert default is not inspect.Parameter.empty, option
         assert isinstance(default, int | float | str)
     check_method(name, card.options)
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED - set(BOUNDS)))
+@pytest.mark.parametrize("name", sorted(EXPECTED - set(HEADS)))
 def test_every_objective_gives_finite_values_and_a_gradient(name: str) -> None:
     from dspt.training.objective import Batch
 

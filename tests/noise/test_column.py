@@ -23,7 +23,7 @@ def test_a_missing_column_is_refused_with_those_that_exist() -> None:
     columns = {"worse_label": [2, 1, 0], "aggre_label": [0, 1, 2]}
     with pytest.raises(UserError, match="found: aggre_label, worse_label; did you mean") as caught:
         from_column("column:worst_label", columns)
-    assert '"column:worse_label"?' in str(caught.value)
+    assert "'column:worse_label'?" in str(caught.value)
     with pytest.raises(UserError, match=r"found: none$"):
         from_column("column:worst_label", None)
 

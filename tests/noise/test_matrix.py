@@ -165,10 +165,31 @@ def test_a_bad_matrix_is_refused_with_its_row(content, name, said, tmp_path: Pat
     assert len(message) < len(str(tmp_path)) + 200
 
 
-@pytest.mark.parametrize("file", ["missing.csv", ".", "a\0b.csv"])
+@pytest.mark.parametrize("file", ["missing.csv", "a\0b.csv"])
 def test_a_file_that_cannot_be_read_is_refused(file: str) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         resolve(NoiseSpec(kind="matrix", matrix=file))
+
+
+def test_what_is_no_matrix_file_is_not_read(tmp_path: Path) -> None:
+    for file in (".", "/dev/zero", "matrix.npy"):  # the second never ends
+        with pytest.raises(UserError, match=r"must be a \.csv or \.json file"):
+            resolve(NoiseSpec(kind="matrix", matrix=file))
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "device.csv").symlink_to("/dev/zero")
+    for name in ("folder.csv", "device.csv"):
+        with pytest.raises(UserError, match="is no file"):
+            resolve(NoiseSpec(kind="matrix", matrix=str(tmp_path / name)))
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate(2**40)  # takes no space
+    with pytest.raises(UserError, match="larger than"):
+        resolve(NoiseSpec(kind="matrix", matrix=str(tmp_path / "large.csv")))
+
+
+def test_the_line_stays_one_line() -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(NoiseSpec(kind="matrix", matrix="a\nb.csv"))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_rounded_rows_are_accepted_and_used_in_proportion(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from dspt.configuration import build_config
+from dspt.report import AuditPage, AuditSuspect
 from dspt.result import (
     BackboneInfo,
     DataInfo,
@@ -50,6 +51,13 @@ def evaluation(
             min(1.0, max(0.0, accuracy + rng.uniform(-0.3, 0.25))) for _ in range(classes)
         ],
         per_class_n=[n // classes] * classes,
+        per_class_mistakes=[
+            [((c + step) % classes, 9 - step) for step in (1, 2, 3) if step < classes]
+            for c in range(classes)
+        ],
+        calibration_bins=[
+            (n // 6, m / 6 - 0.05, min(1.0, max(0.0, m / 6 - 0.05 - over))) for m in range(1, 7)
+        ],
     )
 
 
@@ -199,6 +207,57 @@ def suspects_of(
             )
         )
     return sorted(samples, key=lambda s: -s.suppression)
+
+
+def audit_page(
+    class_names: Sequence[str] = CIFAR,
+    n: int = 120,
+    truth: bool = True,
+    keys: str = "photos/{}.png",
+    **values: Any,
+) -> AuditPage:
+    """An audit in which every suspect is accused; scores fall from 1 to 0."""
+    rng = random.Random(5)
+    classes = len(class_names)
+    suspects = []
+    for place in range(n):
+        given, true = rng.sample(range(classes), 2)
+        if rng.random() < 0.25:
+            true = given
+        proposed = true if true != given and rng.random() < 0.8 else (given + 1) % classes
+        suspects.append(
+            AuditSuspect(
+                key=keys.format(place),
+                given=given,
+                proposed=proposed,
+                score=1 - place / n,
+                confidence=rng.uniform(0.4, 1),
+                true=true if truth else None,
+                evidence={"Suppression": 1 - place / n, "Margin": rng.random(), "Zero-shot": 0.0},
+            )
+        )
+    rest = 0.25 / (classes - 1)
+    transition = [[0.75 if t == g else rest for g in range(classes)] for t in range(classes)]
+    transition[0][0], transition[0][1] = 0.4, 0.35 + rest
+    quality = {
+        "Combined": {"AUROC": 0.953, "Average precision": 0.91, "Precision at the true rate": 0.87},
+        "Margin": {"AUROC": 0.941, "Average precision": 0.89},
+    }
+    return AuditPage(
+        **{
+            "title": "birds",
+            "class_names": class_names,
+            "n": 4 * n,
+            "suspects": suspects,
+            "facts": [("Folds", "5"), ("Backbone", "dspt-mini-160")],
+            "noise_rate": 0.241,
+            "noise_interval": (0.22, 0.263),
+            "transition": transition,
+            "quality": quality if truth else {},
+            "notes": ["Every score is out of fold."],
+            **values,
+        }
+    )
 
 
 # Test accuracy by method and rate, the means of a small trial: DSPT wins, ties and loses.

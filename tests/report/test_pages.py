@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dspt.report import Gallery, Section, render_comparison, render_run
+from dspt.report import Gallery, Section, render_audit, render_comparison, render_run
 from dspt.report.figures import gradient_by_probability
 from dspt.report.wording import MINUS
 
@@ -85,9 +85,20 @@ def comparison_page(made, grid, gallery):
     )
 
 
-@pytest.fixture(params=["run", "comparison"])
-def page(request, run_page, comparison_page):
-    return run_page if request.param == "run" else comparison_page
+@pytest.fixture(params=["run_page", "comparison_page", "audit_page", "audit_page_of_many"])
+def page(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def audit_page(made):
+    return render_audit(made.audit_page(), made.thumbnail)
+
+
+@pytest.fixture(scope="module")
+def audit_page_of_many(made):
+    names = [f"species {i}" for i in range(100)]
+    return render_audit(made.audit_page(names, n=30, truth=False), made.thumbnail)
 
 
 def check_sealed(text: str) -> Page:
@@ -155,6 +166,26 @@ def test_worst_class_first(run_page):
     assert values == sorted(values)
 
 
+def test_run_says_what_the_worst_classes_are_taken_for(run_page):
+    text = Page(run_page).text
+    assert "Taken for: the classes it most often sees instead" in text
+    row = run_page[run_page.index('<th scope="row"><bdi>ship') :]
+    row = Page(row[: row.index("</tr>")]).text
+    assert "truck 8 airplane 7 automobile 6" in row
+    assert "right where" in run_page  # the reliability diagram's label
+
+
+def test_run_of_before_mistakes_were_kept(made):
+    run = made.run_result()
+    old = {"per_class_mistakes": None, "calibration_bins": None}
+    final, zero = (e.model_copy(update=old) for e in (run.final, run.zero_shot.test))
+    zero_shot = run.zero_shot.model_copy(update={"test": zero})
+    run = run.model_copy(update={"final": final, "zero_shot": zero_shot})
+    text = render_run(run, [], made.thumbnail)
+    assert "Taken for" not in text
+    assert "right where" not in text
+
+
 def test_run_without_truth_or_test(made):
     run = made.run_result(final=None, truth=False, noise="column:human label")
     text = Page(render_run(run, made.suspects_of(run), made.thumbnail)).text
@@ -201,7 +232,7 @@ def test_comparison_of_many_methods(made):
     parsed = check_sealed(page)
     assert "NLPrompt" in parsed.text
     assert "Zero-shot is level with zero-shot" not in parsed.text
-    table = page[page.index('<table class="grid">') :]
+    table = page[page.index('<table class="grid"') :]
     assert table[: table.index("</table>")].count("Zero-shot") == 1
 
 
@@ -236,6 +267,17 @@ def test_hostile_names(made):
             names[0], names[3], [run], [gallery], made.thumbnail, names[0],
             [Section(names[0], names, names, [names])],
         ),
+        render_audit(
+            made.audit_page(
+                names,
+                title=names[0],
+                notes=names,
+                facts=[(name, name) for name in names],
+                quality={name: {names[0]: 0.5} for name in names},
+                keys='missing/"><script>alert(2)</script>{}.png',
+            ),
+            made.thumbnail,
+        ),
     ]  # fmt: skip
     for text in pages:
         parsed = check_sealed(text)
@@ -249,7 +291,7 @@ def test_many_classes_and_size(made):
     run = made.run_result(class_names=[f"class number {i}" for i in range(1000)])
     heavy = made.picture(1) + bytes(60_000)
     text = render_run(run, made.suspects_of(run), lambda key: heavy)
-    assert len(text.encode()) < 3_300_000
+    assert len(text.encode()) < 3_500_000
     parsed = Page(text)
     shown = sum(tag == "img" for tag, _ in parsed.tags)
     assert 0 < shown < 60
@@ -305,7 +347,7 @@ def test_comparison_counts_are_honest(made, gallery, comparison_page):
 
 
 def test_bold_marks_the_best_of_each_column(comparison_page):
-    table = comparison_page[comparison_page.index('<table class="grid">') :]
+    table = comparison_page[comparison_page.index('<table class="grid"') :]
     table = table[: table.index("</table>")]
     assert re.findall(r'class="value best">([\d.]+)<', table) == ["50.7", "57.5", "54.6", "52.5"]
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dspt.result import EpochMetrics
-from dspt.training.checkpoint import load_checkpoint, save_checkpoint
+from dspt.training.checkpoint import FORMAT, _checksum, load_checkpoint, save_checkpoint
 from dspt.training.loop import TrainingState
 
 CPU = torch.device("cpu")
@@ -90,18 +92,64 @@ def test_garbage_counts_as_none(tmp_path: Path, content: bytes) -> None:
         {"epoch": "1", "metrics": "[[{}]]"},
         {"epoch": "1", "metrics": "7"},
         {"epoch": "1", "metrics": "[7]"},
+        {"epoch": "1", "metrics": "[" * 100_000},
     ],
 )
 def test_a_header_that_makes_no_sense_counts_as_none(
     tmp_path: Path, header: dict[str, str]
 ) -> None:
-    from safetensors.torch import save_file
-
     path = tmp_path / "checkpoint.safetensors"
-    about = {"format": "dspt-checkpoint-1", "identity": "me", **header}
+    about = {"format": FORMAT, "identity": "me", **header}
     zeros = {"context": torch.zeros(1, 2, 3), "momentum": torch.zeros(1, 2, 3)}
-    save_file(zeros, path, metadata=about)
-    assert load_checkpoint(path, "me", CPU) is None
+    save_file(zeros, path, metadata={**about, "sha256": _checksum(about, zeros)})
+    told: list[str] = []
+    assert load_checkpoint(path, "me", CPU, told.append) is None
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_version_is_said_and_not_used(
+    tmp_path: Path, state: TrainingState, version: int
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    about = {
+        "format": f"dspt-checkpoint-{version}",
+        "identity": "me",
+        "epoch": "1",
+        "metrics": json.dumps([[record.model_dump() for record in run] for run in state.metrics]),
+    }
+    save_file({"context": state.context, "momentum": state.momentum}, path, metadata=about)
+    told: list[str] = []
+    assert load_checkpoint(path, "me", CPU, told.append) is None
+    assert "older version" in told[0]
+
+
+def test_a_flipped_bit_anywhere_is_said_and_nothing_is_used(
+    tmp_path: Path, state: TrainingState
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, state, "me")
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 2):
+        content = bytearray(whole)
+        content[place] ^= 1 << place // 2 % 8
+        path.write_bytes(content)
+        told: list[str] = []
+        assert load_checkpoint(path, "me", CPU, told.append) is None, place
+        assert len(told) == 1, place
+        assert "starts from the beginning" in told[0]
+        assert len(told[0].splitlines()) == 1
+
+
+def test_nothing_is_said_of_a_checkpoint_of_another_run(
+    tmp_path: Path, state: TrainingState
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, state, "me")
+    told: list[str] = []
+    assert load_checkpoint(path, "another", CPU, told.append) is None
+    assert load_checkpoint(tmp_path / "nothing", "me", CPU, told.append) is None
+    assert told == []
 
 
 class _Trap:

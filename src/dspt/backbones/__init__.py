@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import os
+import pickle
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from dspt.backbones.backbone import Backbone
 from dspt.backbones.devices import choose_device
 from dspt.backbones.text_tower import TextTower, UnsupportedTower, take_text_tower
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 
 __all__ = ["Backbone", "TextTower", "UnsupportedTower", "load_backbone", "take_text_tower"]
 
@@ -54,6 +54,7 @@ def load_backbone(
 
     import torch
 
+    _refuse_pickles_of_old_torch(source, weights)
     place = choose_device(device)
     random_start = weights == NO_WEIGHTS
     with torch.random.fork_rng(devices=[]), _quiet_open_clip():
@@ -108,9 +109,8 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None]:
 
     known = open_clip.list_models()
     if name not in known:
-        near = difflib.get_close_matches(name, ["default", *known], n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UserError(f"backbone: {name!r} is unknown; {hint}`dspt models` lists the names")
+        hint = did_you_mean(name, ["default", *known], n=3)
+        raise UserError(f"backbone: {name!r} is unknown; `dspt models` lists the names{hint}")
     if pretrained == NO_WEIGHTS:
         return name, pretrained
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -123,6 +123,7 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None]:
     if pretrained not in tags and not os.path.isfile(pretrained):
         raise UserError(
             f"pretrained: {pretrained!r} is neither a tag of {name} ({listed}) nor a file"
+            f"{did_you_mean(pretrained, tags)}"
         )
     return name, pretrained
 
@@ -146,6 +147,11 @@ def _create(
             pretrained_text=False,
         )
         tokenizer = open_clip.get_tokenizer(source)
+    except pickle.UnpicklingError as error:  # torch's message would advise to run the code
+        raise UserError(
+            f"backbone: the weights of {source} are a pickle that holds more than tensors; nothing "
+            "in it was run; use safetensors, or weights from a source that you trust"
+        ) from error
     except Exception as error:  # open_clip, torch and the hub raise many kinds; all mean the same
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -153,6 +159,27 @@ def _create(
             "the file and, for a download, the network"
         ) from error
     return model, transform, tokenizer
+
+
+def _refuse_pickles_of_old_torch(source: str, weights: str | None) -> None:
+    """torch before 2.6 can be made to run code by a file that it reads with ``weights_only``.
+
+    Source: CVE-2025-32434.
+    """
+    import torch
+
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6) or weights == NO_WEIGHTS:
+        return
+    folder = Path(source.removeprefix("local-dir:"))
+    files = [Path(weights)] if weights else list(folder.glob("*")) if folder.is_dir() else []
+    if any(file.suffix == ".safetensors" for file in files):
+        return
+    for file in files:
+        if file.is_file() and file.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+            raise UserError(
+                f"backbone: reading {file} safely needs torch 2.6 or newer; update torch or use "
+                "safetensors"
+            )
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dspt.bench.store import cell_id
 from dspt.configuration import FitConfig, PromptConfig, build_config
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 from dspt.noise import NoiseSpec
 from dspt.noise.spec import RATED
 from dspt.training.recipe import Recipe
 
 NOISE_FIELDS = ("noise", "kinds", "rates")
 """Fields that together say which labels are wrong; giving one of them anew forgets the others."""
+
+DEEPEST = 20
+"""Levels of lists and fields in a grid's file."""
 
 Options = dict[str, float | str]
 
@@ -134,7 +137,7 @@ class Grid(_Part):
     @field_validator("shots", mode="before")
     @classmethod
     def _all_shots(cls, value: Any) -> Any:
-        return [None if shots == "all" else shots for shots in _listed(value)]
+        return _each(value, lambda shots: None if shots == "all" else shots)
 
     @field_validator("shots")
     @classmethod
@@ -154,17 +157,17 @@ class Grid(_Part):
     @field_validator("data", mode="before")
     @classmethod
     def _data_texts(cls, value: Any) -> Any:
-        return [{"data": part} if isinstance(part, str) else part for part in _listed(value)]
+        return _each(value, lambda part: {"data": part} if isinstance(part, str) else part)
 
     @field_validator("backbones", mode="before")
     @classmethod
     def _backbone_texts(cls, value: Any) -> Any:
-        return [_backbone(part) if isinstance(part, str) else part for part in _listed(value)]
+        return _each(value, lambda part: _backbone(part) if isinstance(part, str) else part)
 
     @field_validator("methods", mode="before")
     @classmethod
     def _method_texts(cls, value: Any) -> Any:
-        return [_method(part) if isinstance(part, str) else part for part in _listed(value)]
+        return _each(value, lambda part: _method(part) if isinstance(part, str) else part)
 
     @model_validator(mode="after")
     def _check_noise(self) -> Grid:
@@ -262,8 +265,10 @@ def read_grid(path: Path) -> dict[str, Any]:
         UserError: when it cannot be read or holds no fields.
     """
     try:
+        if path.is_char_device() or path.is_block_device():  # it would be read for ever
+            raise OSError("it is a device")
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the grid {path}: {error}") from None
     return _yaml(text, str(path))
 
@@ -280,8 +285,10 @@ def read_preset(name: str) -> dict[str, Any]:
     Raises:
         UserError: when there is none of this name.
     """
-    if name not in preset_names():
-        raise UserError(f"preset: {name!r} is unknown; choose from {', '.join(preset_names())}")
+    names = preset_names()
+    if name not in names:
+        hint = did_you_mean(name, names)
+        raise UserError(f"preset: {name!r} is unknown; choose from {', '.join(names)}{hint}")
     file = resources.files("dspt") / "assets" / "presets" / f"{name}.yaml"
     return _yaml(file.read_text(encoding="utf-8"), f"preset {name}")
 
@@ -338,9 +345,21 @@ def _combined(fields: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, A
 def _yaml(text: str, where: str) -> dict[str, Any]:
     import yaml
 
+    depth = 0
     try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            # A few lines of aliases of aliases stand for more than a memory holds.
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{where}: aliases (*name) are not read; write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise UserError(f"{where}: is nested deeper than {DEEPEST} levels; no grid is")
         fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        # The latter two: an impossible date or number, a list as a key.
         raise UserError(f"{where}: no readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict):
         raise UserError(f"{where}: must hold fields, such as 'methods: [ce, dspt]'")
@@ -349,6 +368,12 @@ def _yaml(text: str, where: str) -> dict[str, Any]:
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | int | float | dict) else value
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A list with its entries changed; what is none stays, for the field's type to refuse."""
+    listed = _listed(value)
+    return [change(part) for part in listed] if isinstance(listed, list | tuple) else listed
 
 
 def _backbone(text: str) -> dict[str, Any]:

@@ -27,11 +27,13 @@ from dspt.bench.store import Failure, Store, cell_id
 from dspt.configuration import FitConfig
 from dspt.data import load_dataset
 from dspt.errors import UserError
+from dspt.files import WriteError
 from dspt.fitting import check_settings, fit_many
 from dspt.methods import trains_prompt
 from dspt.outcome import FittedRun
 from dspt.progress import Progress, Silent
 from dspt.result import NEW
+from dspt.tracking import Tracker
 from dspt.training.loop import DivergedError
 from dspt.training_set import draw_training_set
 
@@ -103,6 +105,7 @@ class Bench:
         device: for the backbones.
         cache: folder for image features; None for the user's cache folder.
         progress: where to report to.
+        trackers: where the epochs of what is computed go; see :mod:`dspt.tracking`.
 
     Raises:
         UserError: when a combination of the grid is no possible run.
@@ -117,6 +120,7 @@ class Bench:
         device: str = "auto",
         cache: Path | None = None,
         progress: Progress | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         if side_by_side is not None and side_by_side < 1:
             raise UserError(f"side-by-side: must be at least 1, not {side_by_side}")
@@ -124,6 +128,7 @@ class Bench:
         self.cells = cells_of(grid)
         self.store = Store(out)
         self._side_by_side = side_by_side
+        self._trackers = trackers
         self._loader = Loader(device, cache, progress or Silent())
         _check(self.cells)
 
@@ -267,6 +272,8 @@ class Bench:
                 drawn = draw_training_set(
                     cell, self._loader.dataset(cell), self._loader.features(cell)
                 )
+            except WriteError:  # a full disk, say: no cell's own fault
+                raise
             except UserError as error:
                 self._fail(cell, Failure(str(error), final=False), outcome)
             else:
@@ -297,6 +304,7 @@ class Bench:
                 progress=self._loader.progress,
                 features=self._loader.features(first),
                 reports=False,
+                trackers=self._trackers,
             )
         except DivergedError as error:
             self.store.forget_group(cells)

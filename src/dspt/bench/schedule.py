@@ -169,9 +169,11 @@ def form_groups(plan: Plan, at_most: Callable[[FitConfig], int]) -> list[Group]:
     groups += [Group(members, trains=True, begun=True) for members in plan.begun]
     for members in shapes.values():
         size = max(1, at_most(members[0]))
-        # Groups of nearly equal size: 9 cells at most 8 at a time are 5 and 4.
+        # Groups of nearly equal size, larger ones first: 9 cells at most 8 at a time are 5 and 4.
+        # So when the first groups are finished, those that are left are formed again as they were.
         count = -(-len(members) // size)
-        edges = [round(i * len(members) / count) for i in range(count + 1)]
+        small, larger = divmod(len(members), count)
+        edges = [i * small + min(i, larger) for i in range(count + 1)]
         groups += [Group(members[a:b], trains=True) for a, b in itertools.pairwise(edges)]
     models = list(dict.fromkeys(model_key(cell) for cell in plan.cells))
     sources = list(dict.fromkeys(source_key(cell) for cell in plan.cells))

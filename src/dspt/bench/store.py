@@ -19,7 +19,7 @@ from typing import Any
 
 from dspt.configuration import FitConfig
 from dspt.errors import UserError
-from dspt.files import write_text
+from dspt.files import locked, remove_abandoned, write_text
 from dspt.result import RunResult
 from dspt.run_folder import CONFIG_FILE, RESULT_FILE
 
@@ -103,7 +103,7 @@ class Store:
         try:
             told = json.loads((self.folder(cell) / FAILURE_FILE).read_text(encoding="utf-8"))
             return Failure(str(told["reason"]), bool(told["final"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def write_failure(self, cell: FitConfig, failure: Failure) -> None:
@@ -113,16 +113,11 @@ class Store:
         write_text(self.folder(cell) / FAILURE_FILE, json.dumps(told, indent=1) + "\n")
 
     def prepare(self, cell: FitConfig) -> None:
-        """Make a cell's folder ready for its run; only for the holder of its lock.
-
-        What killed writers left is removed: while the lock is ours, nobody else writes there.
-        """
+        """Make a cell's folder ready for its run; only for the holder of its lock."""
         folder = self.folder(cell)
-        if folder.is_dir():
-            for stale in folder.glob(".*.tmp"):
-                stale.unlink(missing_ok=True)
-            for name in (FAILURE_FILE, RESULT_FILE):
-                (folder / name).unlink(missing_ok=True)
+        remove_abandoned(folder)
+        for name in (FAILURE_FILE, RESULT_FILE):
+            (folder / name).unlink(missing_ok=True)
         write_text(folder / CONFIG_FILE, cell.model_dump_json(indent=1) + "\n")
 
     @contextlib.contextmanager
@@ -139,20 +134,8 @@ class Store:
         Raises:
             UserError: when the folder cannot be written.
         """
-        return self._acquire(held, cell_id(cell), blocking=False)
-
-    def _acquire(self, held: contextlib.ExitStack, name: str, *, blocking: bool) -> bool:
-        from filelock import FileLock, Timeout
-
-        path = self.out / "locks" / f"{name}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(path).acquire(blocking=blocking))
-        except Timeout:
-            return False
-        except (OSError, NotImplementedError) as error:
-            raise UserError(f"out: cannot lock {path}: {error}; choose another folder") from None
-        return True
+        path = self.out / "locks" / f"{cell_id(cell)}.lock"
+        return held.enter_context(locked(path, blocking=False))
 
     def write_group(self, cells: Sequence[FitConfig]) -> None:
         """Remember which cells train side by side, so that their checkpoint is found again."""
@@ -164,16 +147,15 @@ class Store:
     def forget_group(self, cells: Sequence[FitConfig]) -> None:
         """Remove what is kept of a group; only for the holder of its cells' locks."""
         path = self.checkpoint(cells)
-        for stale in path.parent.glob(f".{path.stem}.*.tmp"):
-            stale.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
+        remove_abandoned(path.parent)
 
     def groups(self) -> list[list[FitConfig]]:
         """The groups that were begun, in a fixed order; damaged records are passed over."""
         found = []
         for path in sorted((self.out / "groups").glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 told = json.loads(path.read_text(encoding="utf-8"))
                 cells = [FitConfig.model_validate(fields) for fields in told["cells"]]
                 if cells and group_id(cells) == path.stem:
@@ -187,10 +169,7 @@ class Store:
             UserError: when the folder cannot be written or holds another kind of ``bench.json``.
         """
         path = self.out / BENCH_FILE
-        with contextlib.ExitStack() as held:
-            self._acquire(held, "bench", blocking=True)
-            for stale in self.out.glob(f".{BENCH_FILE}.*.tmp"):
-                stale.unlink(missing_ok=True)
+        with locked(self.out / "locks" / "bench.lock"):
             grids = self._grids(path) if path.is_file() else []
             if grid not in grids:
                 told = {"format": FORMAT, "grids": [*grids, grid]}
@@ -201,6 +180,6 @@ class Store:
             told = json.loads(path.read_text(encoding="utf-8"))
             if told["format"] == FORMAT and isinstance(told["grids"], list):
                 return list(told["grids"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         raise UserError(f"out: {path} is not a bench of this version; choose another folder")

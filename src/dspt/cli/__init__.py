@@ -11,6 +11,7 @@ import typer
 
 from dspt import __version__
 from dspt.cli import (
+    audit,
     bench,
     console,
     data,
@@ -65,6 +66,7 @@ app.command("bench")(bench.command)
 app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("export")(export.command)
+app.command("audit")(audit.command)
 app.command("zeroshot")(zeroshot.command)
 app.command("methods")(methods.command)
 app.command("models")(models.command)

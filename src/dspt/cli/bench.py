@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +26,20 @@ LOG_EVERY = 60.0
 _GRID = "Grid (each replaces that field of the preset or file)"
 
 
-def _several(help_text: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_text, rich_help_panel=_GRID, show_default=False)
+def _several(help_text: str, *names: str, words: Callable[[], Iterable[str]] | None = None) -> Any:
+    return typer.Option(
+        *names,
+        help=help_text,
+        rich_help_panel=_GRID,
+        show_default=False,
+        autocompletion=None if words is None else options.offer(words),
+    )
+
+
+def _presets() -> list[str]:
+    from dspt.bench.grid import preset_names
+
+    return preset_names()
 
 
 def command(
@@ -43,18 +55,26 @@ def command(
             help="A grid that comes with dspt: smoke, caltech101, caltech101-lite, human-noise, "
             "nlprompt-table or dspt-figure1.",
             show_default=False,
+            autocompletion=options.offer(_presets),
         ),
     ] = None,
-    data: Annotated[list[str] | None, _several("Data set; repeatable, as all of these.")] = None,
+    data: Annotated[
+        list[str] | None,
+        _several("Data set; repeatable, as all of these.", words=options.data_words),
+    ] = None,
     root: options.Root = None,
     backbone: Annotated[
         list[str] | None, _several("Model, as NAME or NAME@PRETRAINED.", "--backbone")
     ] = None,
     method: Annotated[
-        list[str] | None, _several("Method, as NAME or NAME:option=value.", "--method")
+        list[str] | None,
+        _several("Method, as NAME or NAME:option=value.", "--method", words=options.method_words),
     ] = None,
     noise: Annotated[
-        list[str] | None, _several("Noise, as none, symmetric:0.5 or column:NAME.", "--noise")
+        list[str] | None,
+        _several(
+            "Noise, as none, symmetric:0.5 or column:NAME.", "--noise", words=options.noise_words
+        ),
     ] = None,
     kind: Annotated[list[str] | None, _several("Kind of noise, at every --rate.", "--kind")] = None,
     rate: Annotated[list[float] | None, _several("Noise rate, of every --kind.", "--rate")] = None,
@@ -89,6 +109,9 @@ def command(
     ] = False,
     device: options.Device = "auto",
     cache: options.Cache = None,
+    tensorboard: options.Tensorboard = False,
+    wandb: options.Wandb = None,
+    mlflow: options.Mlflow = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Run every combination of data, models, methods, noise, shots and seeds.
@@ -147,6 +170,7 @@ def command(
         device=device,
         cache=cache,
         progress=display,
+        trackers=options.trackers(tensorboard, wandb, mlflow),
     )
     with display:
         prepared = bench.prepare(retry=retry)

@@ -14,6 +14,7 @@ from dspt.errors import UserError
 
 if TYPE_CHECKING:
     from dspt.data.on_disk import DiskCheck
+    from dspt.data.recognition import Recognition
     from dspt.data.summary import DataSummary
 
 app = typer.Typer(
@@ -74,7 +75,7 @@ def check_command(
     """Say exactly what of a data set is missing.
 
     Exit code 0: everything is there, 2: something is missing. Every listed picture is looked for;
-    none is opened (`dspt data show --pictures` does that).
+    none is opened (`dspt data show` does that).
 
     \b
     [bold]Examples[/]
@@ -139,24 +140,41 @@ def show_command(
     classes: Annotated[str, typer.Option(help="all, base, new or first:N.")] = "all",
     pictures: Annotated[
         bool,
-        typer.Option("--pictures", help="Read every picture: unreadable ones, exact duplicates."),
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Read every picture and try the class names on some; without, count only.",
+        ),
+    ] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first unreadable picture.")
     ] = False,
+    backbone: options.Backbone = "default",
+    pretrained: options.Pretrained = None,
+    device: options.Device = "auto",
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
     split_column: options.SplitColumn = None,
     holdout: options.Holdout = 0.2,
+    cache: options.Cache = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show what a data set holds, as `dspt fit` would see it.
+    """Show what a data set holds, as `dspt fit` would see it, and what is odd about it.
+
+    Classes, counts, imbalance; pictures that cannot be read or occur twice; class names that mean
+    nothing to the model, by zero-shot recall on up to 32 training pictures of every class.
 
     \b
     [bold]Examples[/]
-    dspt data show my_pictures --pictures
-    dspt data show caltech101 --root ~/datasets --classes base
+    dspt data show my_pictures
+    dspt data show my_pictures --backbone ViT-B-16 --pretrained openai
+    dspt data show caltech101 --root ~/datasets --classes base --no-pictures
     """
     from dspt.data.door import load_dataset
     from dspt.data.summary import summarise
+
+    if strict and not pictures:
+        raise UserError("--strict reads the pictures; leave out --no-pictures")
 
     dataset = load_dataset(
         data,
@@ -167,11 +185,23 @@ def show_command(
         root=root,
         classes=classes,
     )
-    summary = summarise(dataset, pictures=pictures, progress=console.BarProgress(quiet))
+    progress = console.BarProgress(quiet)
+    summary = summarise(dataset, pictures=pictures, strict=strict, progress=progress)
+    recognition = None
+    if summary.readable is not None and set(dataset.splits["train"]) & set(summary.readable):
+        from dspt.backbones import load_backbone
+        from dspt.data.recognition import recognise
+
+        model = load_backbone(backbone, pretrained, device=device)
+        recognition = recognise(
+            dataset, model, readable=summary.readable, cache=cache, progress=progress
+        )
     if json:
-        _print(json_module.dumps(asdict(summary), indent=1))
+        shown = {name: value for name, value in asdict(summary).items() if name != "readable"}
+        shown["zero_shot"] = None if recognition is None else asdict(recognition)
+        _print(json_module.dumps(shown, indent=1))
     else:
-        _print_summary(summary)
+        _print_summary(summary, recognition)
 
 
 def _print(line: str) -> None:
@@ -206,9 +236,9 @@ def _print_check(checked: DiskCheck) -> None:
             _print("- what is there is kept: remove a folder that lacks pictures first")
 
 
-def _print_summary(summary: DataSummary) -> None:
-    num_classes = len(summary.class_names)
-    _print(f"{summary.name}: {num_classes} classes")
+def _print_summary(summary: DataSummary, recognition: Recognition | None) -> None:
+    names = summary.class_names
+    _print(f"{summary.name}: {len(names)} classes")
     for split, counts in summary.counts.items():
         held = " (held out)" if split == "test" and summary.test_source == "holdout" else ""
         _print(f"{split:<6}{sum(counts):>8} pictures, {min(counts)} to {max(counts)} a class{held}")
@@ -221,19 +251,49 @@ def _print_summary(summary: DataSummary) -> None:
         known = "" if there == total else f" ({there} of {total} training pictures have one)"
         _print(f"label column {name}: {console.percent(differs)} differ from the labels{known}")
     _print("")
-    _print(f"{'class':<40}" + "".join(f"{split:>8}" for split in summary.counts))
-    for number, class_name in enumerate(summary.class_names):
+    recall = [] if recognition is None else recognition.recall
+    head = "  zero-shot recall" if recall else ""
+    _print(f"{'class':<40}" + "".join(f"{split:>8}" for split in summary.counts) + head)
+    for number, class_name in enumerate(names):
         cells = "".join(f"{counts[number]:>8}" for counts in summary.counts.values())
-        _print(f"{class_name:<40}{cells}")
-    if summary.unreadable is None or summary.duplicates is None:
-        return
-    _print("")
-    _print(f"unreadable pictures: {len(summary.unreadable)}")
-    for message in summary.unreadable[:_SHOWN]:
-        _print(f"- {message}")
-    _print(
-        f"groups of identical pictures: {len(summary.duplicates)}; {summary.across_splits} in "
-        f"several splits, {summary.disagreeing} with several labels"
-    )
-    for group in summary.duplicates[:_SHOWN]:
-        _print(f"- {', '.join(group[:_SHOWN])}")
+        known = f"{console.percent(recall[number]):>18}" if recall else ""
+        _print(f"{class_name:<40}{cells}{known}")
+    if summary.unreadable is not None and summary.duplicates is not None:
+        _print("")
+        _print(f"unreadable pictures: {len(summary.unreadable)}")
+        _print_some(summary.unreadable)
+        _print(
+            f"groups of identical pictures: {len(summary.duplicates)}; {summary.across_splits} in "
+            f"several splits, {summary.disagreeing} with several labels"
+        )
+        _print_some([", ".join(group[:_SHOWN]) for group in summary.duplicates])
+    if recognition is not None:
+        _print_recognition(names, recognition)
+
+
+def _print_recognition(names: tuple[str, ...], found: Recognition) -> None:
+    if found.unknown:
+        _print(
+            f"warning: {len(found.unknown)} of {len(names)} class names mean nothing to "
+            f'{found.backbone} ("{found.template}"); say them in words that a caption would use'
+        )
+        lines = []
+        for label in found.unknown:
+            share, n, other = found.recall[label], found.pictures[label], found.taken_for[label]
+            taken = "" if other is None else f", most are taken for {names[other]}"
+            lines.append(f"{names[label]}: {round((share or 0) * n)} of {n} recognised{taken}")
+        _print_some(lines)
+    if found.alike:
+        _print(
+            f"warning: {len(found.alike)} pairs of class names are the same to {found.backbone}; "
+            "rename or merge them"
+        )
+        _print_some([f"{names[one]} and {names[other]}" for one, other in found.alike])
+
+
+def _print_some(lines: list[str]) -> None:
+    """The first lines of a list, and how many more there are."""
+    for line in lines[:_SHOWN]:
+        _print(f"- {line}")
+    if len(lines) > _SHOWN:
+        _print(f"- and {len(lines) - _SHOWN} more (all of them with --json)")

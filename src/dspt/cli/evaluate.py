@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dspt.cli import console, options
+from dspt.errors import UserError
 
 
 def command(
@@ -18,10 +19,12 @@ def command(
             metavar="[DATA]",
             help="Labelled pictures of the same classes. \\[default: the run's own data]",
             show_default=False,
+            autocompletion=options.offer(options.data_words),
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: options.Split = "test",
     device: options.Device = "auto",
+    root: options.Root = None,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
     split_column: options.SplitColumn = None,
@@ -40,17 +43,25 @@ def command(
     """
     from dspt.measuring import measure_run
 
+    reading = {
+        "root": root,
+        "image_column": image_column,
+        "label_column": label_column,
+        "split_column": split_column,
+    }
+    for name, given in reading.items():
+        if data is None and given is not None:
+            option = name.replace("_", "-")
+            raise UserError(f"{option}: says how to read DATA; the run's own is read as it was")
     measured = measure_run(
         run,
         data,
         split=split,
         device=device,
-        image_column=image_column,
-        label_column=label_column,
-        split_column=split_column,
         holdout=holdout,
         cache=cache,
         progress=console.BarProgress(quiet),
+        **reading,
     )
     print_measurement(measured.model_dump_json(indent=1) if json else measured)
 

@@ -17,6 +17,10 @@ _PROMPT = "Prompt"
 _RECIPE = "Training recipe (defaults: CoOp's)"
 
 
+def _recipe(help_text: str) -> Any:
+    return typer.Option(help=help_text, rich_help_panel=_RECIPE)
+
+
 def command(
     data: options.Data,
     out: Annotated[
@@ -28,7 +32,10 @@ def command(
     method: Annotated[
         str,
         typer.Option(
-            "--method", "--loss", help="A loss (dspt, ce, gce, ...) or more: see `dspt methods`."
+            "--method",
+            "--loss",
+            help="A loss (dspt, ce, gce, ...) or more: see `dspt methods`.",
+            autocompletion=options.offer(options.method_words),
         ),
     ] = "dspt",
     method_option: Annotated[
@@ -46,7 +53,8 @@ def command(
         typer.Option(
             help="Wrong labels to make: none; symmetric, asymmetric, pair, replace, replace-pair "
             "or instance, each with a rate as in symmetric:0.5; matrix:FILE; or column:NAME to "
-            "train on labels that the data itself brings."
+            "train on labels that the data itself brings.",
+            autocompletion=options.offer(options.noise_words),
         ),
     ] = "none",
     seed: Annotated[int, typer.Option(help="Of the draw, the noise, the start and the order.")] = 1,
@@ -96,18 +104,28 @@ def command(
         ),
     ] = False,
     position: Annotated[
-        str, typer.Option(help="Class name at the end, middle or front.", rich_help_panel=_PROMPT)
+        str,
+        typer.Option(
+            help="Class name at the end, middle or front.",
+            rich_help_panel=_PROMPT,
+            autocompletion=options.one_of(("end", "middle", "front")),
+        ),
     ] = "end",
-    epochs: Annotated[int, typer.Option(rich_help_panel=_RECIPE)] = 50,
-    batch_size: Annotated[int, typer.Option(rich_help_panel=_RECIPE)] = 32,
-    lr: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 0.002,
-    momentum: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 0.9,
-    weight_decay: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 5e-4,
+    epochs: Annotated[int, _recipe("Passes over the training pictures.")] = 50,
+    batch_size: Annotated[int, _recipe("Pictures per step.")] = 32,
+    lr: Annotated[float, _recipe("Learning rate at its highest.")] = 0.002,
+    momentum: Annotated[float, _recipe("Of SGD.")] = 0.9,
+    weight_decay: Annotated[float, _recipe("Of SGD.")] = 5e-4,
     schedule: Annotated[
-        str, typer.Option(help="cosine or constant.", rich_help_panel=_RECIPE)
+        str,
+        typer.Option(
+            help="Of the learning rate: cosine or constant.",
+            rich_help_panel=_RECIPE,
+            autocompletion=options.one_of(("cosine", "constant")),
+        ),
     ] = "cosine",
-    warmup_epochs: Annotated[int, typer.Option(rich_help_panel=_RECIPE)] = 1,
-    warmup_lr: Annotated[float, typer.Option(rich_help_panel=_RECIPE)] = 1e-5,
+    warmup_epochs: Annotated[int, _recipe("Epochs at --warmup-lr before the schedule.")] = 1,
+    warmup_lr: Annotated[float, _recipe("Learning rate of these epochs.")] = 1e-5,
     views: Annotated[
         int,
         typer.Option(
@@ -123,6 +141,12 @@ def command(
     split_column: options.SplitColumn = None,
     holdout: options.Holdout = 0.2,
     cache: options.Cache = None,
+    tensorboard: options.Tensorboard = False,
+    wandb: options.Wandb = None,
+    mlflow: options.Mlflow = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first unreadable picture.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a prompt on pictures whose labels may be wrong.
@@ -136,8 +160,11 @@ def command(
     dspt fit caltech-101 --noise symmetric:0.5 --method ce --seed 2 --out run-ce
     dspt fit cifar-10n --noise column:worse_label --out run-human
     dspt fit my_pictures --backbone ViT-B-16 --pretrained openai --init "a photo of a" --out run
+    dspt fit my_pictures --out runs/first --tensorboard
     """
     from dspt.fitting import fit
+
+    trackers = options.trackers(tensorboard, wandb, mlflow)
 
     fields: dict[str, Any] = {
         "method": method,
@@ -187,6 +214,8 @@ def command(
         cache=cache,
         device=device,
         progress=console.BarProgress(quiet),
+        strict=strict,
+        trackers=trackers,
         **fields,
     )
     print_result(run.result)

@@ -11,7 +11,12 @@ from dspt.cli import console, options
 
 def command(
     name: Annotated[
-        str | None, typer.Argument(help="Only this method.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Only this method.",
+            show_default=False,
+            autocompletion=options.offer(options.method_words),
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -42,7 +47,8 @@ def command(
         console.out.print(json_module.dumps(rows, indent=1), soft_wrap=True, markup=False)
         return
     kinds = {
-        "bound": "Without a prompt to train",
+        "bound": "To compare with",
+        "head": "Self-adjusting, without a prompt",
         "loss": "Prompt tuning with a loss",
         "prompt": "Prompt tuning with more than a loss",
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dspt.cli import console, options
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 
 
 def command(
@@ -33,7 +33,8 @@ def command(
         tags[name] = open_clip.list_pretrained_tags_by_model(name)
     found = {name: t for name, t in tags.items() if search.lower() in name.lower()}
     if not found:
-        raise UserError(f"no backbone has {search!r} in its name; `dspt models` lists all")
+        hint = did_you_mean(search, tags, n=3)
+        raise UserError(f"no backbone has {search!r} in its name; `dspt models` lists all{hint}")
     if json:
         console.out.print(json_module.dumps(found, indent=1), soft_wrap=True, markup=False)
         return

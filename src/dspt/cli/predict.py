@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import json as json_module
 import os
 import sys
@@ -28,10 +29,21 @@ Write = Callable[["Prediction"], None]
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES...", help="Picture files, or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Picture files, folders of them, patterns in quotes ('shots/**/*.jpg'), or CSV / "
+            "TSV / Parquet tables with a column of paths.",
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes per picture.")] = 1,
-    format: Annotated[str, typer.Option(help="text, csv, jsonl or parquet.")] = "text",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="text, csv, jsonl or parquet.",
+            autocompletion=options.one_of(("text", "csv", "jsonl", "parquet")),
+        ),
+    ] = "text",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -43,6 +55,7 @@ def command(
         bool, typer.Option("--strict", help="Stop at the first unreadable picture.")
     ] = False,
     device: options.Device = "auto",
+    image_column: options.ImageColumn = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Classify pictures with what a run trained; one line per picture on standard output.
@@ -55,15 +68,14 @@ def command(
     dspt predict run cat.jpg
     dspt predict run holiday/ --top 5 --format csv > predictions.csv
     dspt predict run holiday/ --format parquet --out predictions.parquet
+    dspt predict run pictures.csv --image-column path --format jsonl > predictions.jsonl
     """
-    from dspt.data import picture_files
     from dspt.model import load_model
 
-    if format not in _WRITERS:
-        raise UserError(f"format: must be {', '.join(_WRITERS)}, not {format!r}")
+    options.check_choice("format", format, _WRITERS)
     if format == "parquet" and out is None:
         raise UserError("format: parquet is written to a file; name it with --out")
-    files = picture_files(images)
+    files = _files(images, image_column)
     progress = console.BarProgress(quiet)
     model = load_model(run, device=device)
     skipped: list[str] = []
@@ -76,10 +88,57 @@ def command(
     with _WRITERS[format](out) as write:
         with progress.task("predicting") as advance:
             for done, prediction in enumerate(predictions, 1):
-                advance(done, len(files))
+                advance(done + len(skipped), len(files))
                 write(prediction)
         if len(skipped) == len(files):
             raise UserError(f"none of the {len(files)} pictures could be read")
+
+
+def _files(places: list[Path], image_column: str | None) -> list[Path]:
+    """The pictures that files, folders, patterns and tables name.
+
+    Raises:
+        UserError: when a place does not exist or names no picture.
+    """
+    from dspt.data import picture_files
+    from dspt.data.tables import SUFFIXES
+
+    files: list[Path] = []
+    for place in places:
+        if place.suffix.lower() in SUFFIXES and os.path.isfile(place):
+            files += _listed(place, image_column)
+        elif not os.path.lexists(place) and (found := _matching(place)):
+            files += picture_files(found)
+        else:
+            files += picture_files([place])
+    return files
+
+
+def _matching(pattern: Path) -> list[str]:
+    return sorted(glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - may be absolute
+
+
+def _listed(path: Path, image_column: str | None) -> list[Path]:
+    """The pictures that a table names, relative to its folder."""
+    from dspt.data.manifest import IMAGE_COLUMNS
+    from dspt.data.paths import relative_path
+    from dspt.data.tables import read_table
+
+    table = read_table(path, path.parent)
+    wanted = IMAGE_COLUMNS if image_column is None else (image_column,)
+    column = next((name for name in wanted if name in table.names), None)
+    if column is None:
+        raise UserError(
+            f"{path}: no column {' or '.join(map(repr, wanted))} among {', '.join(table.names)}; "
+            "name the column of paths with --image-column"
+        )
+    cells = table.cells(column)
+    if cells is None:
+        raise UserError(f"{path}: column {column!r} holds no paths; write the pictures to files")
+    named = [relative_path(str(c or ""), table.where(row)) for row, c in enumerate(cells)]
+    if not named:
+        raise UserError(f"{path}: names no picture; add rows")
+    return [path.parent / name for name in named]
 
 
 @contextlib.contextmanager
@@ -100,11 +159,13 @@ def _stream(out: Path | None) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _text(out: Path | None) -> Iterator[Write]:
+    from dspt.data.paths import printable
+
     with _stream(out) as stream:
 
         def write(prediction: Prediction) -> None:
             named = "\t".join(f"{label} ({p:.1%})" for label, p in _pairs(prediction))
-            stream.write(f"{prediction.image}\t{named}\n")
+            stream.write(f"{printable(prediction.image)}\t{named}\n")
 
         yield write
 
@@ -124,6 +185,7 @@ def _csv(out: Path | None) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _jsonl(out: Path | None) -> Iterator[Write]:
+
     with _stream(out) as stream:
 
         def write(prediction: Prediction) -> None:

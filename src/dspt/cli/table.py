@@ -7,8 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from dspt.cli import console
-from dspt.errors import UserError
+from dspt.cli import console, options
 
 Folders = Annotated[
     list[Path],
@@ -23,17 +22,30 @@ Folders = Annotated[
 def command(
     folders: Folders,
     form: Annotated[
-        str, typer.Option("--format", help="markdown, csv or latex.", show_default=True)
+        str,
+        typer.Option(
+            "--format",
+            help="markdown, csv or latex.",
+            autocompletion=options.one_of(("markdown", "csv", "latex")),
+        ),
     ] = "markdown",
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write. [default: standard output]", show_default=False),
+        typer.Option(help="File to write. \\[default: standard output]", show_default=False),
     ] = None,
     against: Annotated[
-        str, typer.Option(help="The method that is compared with every other one.")
+        str,
+        typer.Option(
+            help="The method that is compared with every other one.",
+            autocompletion=options.offer(options.method_words),
+        ),
     ] = "dspt",
     metric: Annotated[
-        str, typer.Option(help="What the tables hold: accuracy or calibration (its error).")
+        str,
+        typer.Option(
+            help="What the tables hold: accuracy or calibration (its error).",
+            autocompletion=options.one_of(("accuracy", "calibration")),
+        ),
     ] = "accuracy",
     published: Annotated[
         bool,
@@ -57,9 +69,8 @@ def command(
     from dspt.report.collect import collect
     from dspt.report.summary import METRICS, Metric
 
-    for name, value, allowed in (("format", form, FORMATS), ("metric", metric, METRICS)):
-        if value not in allowed:
-            raise UserError(f"{name}: must be one of {', '.join(allowed)}, not {value!r}")
+    options.check_choice("format", form, FORMATS)
+    options.check_choice("metric", metric, METRICS)
     found = collect(folders)
     text = render_tables(
         found,

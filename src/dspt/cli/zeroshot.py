@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from dspt.cli import console, options
 from dspt.cli.evaluate import print_measurement
 
 
 def command(
     data: options.Data,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: options.Split = "test",
     backbone: options.Backbone = "default",
     pretrained: options.Pretrained = None,
     precision: options.Precision = "fp32",
     device: options.Device = "auto",
     template: options.Template = None,
+    root: options.Root = None,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
     split_column: options.SplitColumn = None,
@@ -44,6 +41,7 @@ def command(
         device=device,
         template=template,
         split=split,
+        root=root,
         image_column=image_column,
         label_column=label_column,
         split_column=split_column,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from dspt.data.dataset import ImageDataset
-from dspt.data.paths import IMAGE_SUFFIXES, is_clean
+from dspt.data.paths import IMAGE_SUFFIXES, printable
 from dspt.data.stores import FileImages
 from dspt.errors import UserError
 
@@ -30,11 +31,12 @@ def read_class_folders(folder: Path, source: str) -> ImageDataset:
     """List the pictures; class names are the folders' names with "_" as a space.
 
     Hidden files and folders are ignored, and so are files that are no pictures. Classes and
-    pictures are sorted by name, so the order does not depend on the file system.
+    pictures are sorted by name, so the order does not depend on the file system. In keys,
+    control characters and stray bytes of file names are escaped.
 
     Raises:
         UserError: a class folder without pictures, classes that differ between the splits, two
-            folders for the same split, a file name with control characters or stray bytes.
+            folders for the same split.
     """
     roots = _split_roots(folder)
     found = {split: _list_classes(root) for split, root in roots.items()}
@@ -49,19 +51,18 @@ def read_class_folders(folder: Path, source: str) -> ImageDataset:
         start = len(paths)
         for label, files in enumerate(by_class.values()):
             for file in files:
-                relative = file.relative_to(folder).as_posix()
-                if not is_clean(relative):
-                    raise UserError(
-                        f"{folder}: file name {relative!a} holds odd characters; rename it"
-                    )
-                paths.append(relative)
+                paths.append(file.relative_to(folder).as_posix())
                 labels.append(label)
         splits[split] = np.arange(start, len(paths), dtype=np.int64)
+    keys = [printable(path) for path in paths]
+    if len(set(keys)) < len(keys):  # a name that looks like another's escaped form
+        twice = next(key for key, n in Counter(keys).items() if n > 1)
+        raise UserError(f"{folder}: two file names are written {twice!r}; rename one")
     return ImageDataset(
-        name=folder.resolve().name,
+        name=printable(folder.resolve().name),
         source=source,
         class_names=tuple(name.replace("_", " ") for name in classes),
-        images=FileImages(folder, paths, contained=False),
+        images=FileImages(folder, paths, contained=False, keys=keys),
         labels=np.array(labels, dtype=np.int64),
         splits=splits,
     )
@@ -136,17 +137,22 @@ def _check_same_classes(
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(name if is_clean(name) else ascii(name) for name in names[:5])
+    shown = ", ".join(printable(name) for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """Visible folders, sorted by name; other tools' litter is left out."""
+    """Visible folders, sorted by name; other tools' litter is left out, and so are links to here
+    or above: every picture would count twice."""
+    here = folder.resolve()
     return sorted(
         (
             path
             for path in folder.iterdir()
-            if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
+            if path.is_dir()
+            and not path.name.startswith(".")
+            and path.name != "__MACOSX"
+            and not (path.is_symlink() and here.is_relative_to(path.resolve()))
         ),
         key=lambda path: path.name,
     )

@@ -11,10 +11,20 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from dspt.data.paths import is_clean
+from dspt.data.paths import LONGEST, is_clean, printable
 from dspt.errors import UserError
 
 SPLITS = ("train", "val", "test")
+
+
+def check_class_name(name: str, where: str) -> None:
+    """Refuse what cannot stand in a prompt and on a line of a table.
+
+    Raises:
+        UserError: for blanks, control characters, stray bytes and very long names.
+    """
+    if not name.strip() or not is_clean(name) or len(name) > LONGEST:
+        raise UserError(f"{where}: {name[:60]!a} cannot name a class; write a few words")
 
 
 class ImageStore(Protocol):
@@ -91,15 +101,14 @@ class ImageDataset:
 
     def _check_classes(self) -> None:
         if len(self.class_names) < 2:
-            found = ", ".join(self.class_names) or "none"
+            found = ", ".join(f"{printable(name):.60}" for name in self.class_names) or "none"
             raise UserError(
                 f"{self.source}: needs at least two classes, found {len(self.class_names)} "
                 f"({found}); check that this is the right folder or label column"
             )
         seen: set[str] = set()
         for name in self.class_names:
-            if not name.strip() or not is_clean(name):
-                raise UserError(f"{self.source}: {name!a} cannot name a class; write words")
+            check_class_name(name, self.source)
             if name in seen:
                 raise UserError(
                     f'{self.source}: two classes are called "{name}" ("_" reads as a space); '

@@ -11,26 +11,29 @@ from dspt.data.class_folders import holds_class_folders, read_class_folders
 from dspt.data.dataset import ImageDataset
 from dspt.data.food101n import is_food101n, read_food101n
 from dspt.data.holdout import hold_out
+from dspt.data.hugging_face import find_saved_datasets, find_shards
 from dspt.data.imagenet import is_imagenet, read_imagenet
 from dspt.data.manifest import Columns, find_manifests, read_manifest
+from dspt.data.paths import is_clean, printable
 from dspt.data.registry import (
+    CARDS,
     VARIABLE,
     DatasetCard,
     data_root,
-    did_you_mean,
     find_card,
     find_root,
 )
 from dspt.data.split_file import find_split_files, read_split_file
 from dspt.data.subsets import choose_classes
 from dspt.data.tables import SUFFIXES
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 
 DEMO = "demo"
 
 ACCEPTED = (
     '"demo", a folder of class folders (with or without train/ and test/), a CSV, TSV or Parquet '
     "file that lists pictures and labels, a folder with train.csv, train.tsv or train.parquet, "
+    "a folder that Hugging Face's save_to_disk wrote or with data/train-*.parquet, "
     "a folder with CoOp's split_zhou_*.json, or a name that `dspt data list` shows"
 )
 
@@ -50,8 +53,8 @@ def load_dataset(
     Args:
         source: "demo" (packaged), a file or a folder, or the name of a data set in the registry.
             What exists as a path is never taken for a name. A folder is looked at in this order: a
-            `split_zhou_*.json`, a table called train.*, the layouts of ImageNet, FGVC-Aircraft and
-            Food-101N, class folders.
+            `split_zhou_*.json`, a table called train.*, Hugging Face's layouts, those of ImageNet,
+            FGVC-Aircraft and Food-101N, class folders.
         image_column: column of the pictures, for tables only.
         label_column: column of the labels, for tables only.
         split_column: column of split names, for a single table only.
@@ -84,6 +87,8 @@ def _read(source: str | Path, columns: Columns, root: str | Path | None) -> Imag
         return _read_demo(columns)
     try:
         path = Path(text).expanduser()
+        if not is_clean(text) and path.exists():  # reports and settings could not name it
+            raise UserError(f"{text!a}: this path is not one line of UTF-8; rename or link it")
         if path.is_file():
             return _read_file(path, text, columns)
         if text.strip() and path.is_dir():  # Path("") would be the current folder
@@ -93,7 +98,7 @@ def _read(source: str | Path, columns: Columns, root: str | Path | None) -> Imag
     card = find_card(text) if isinstance(source, str) else None
     if card is not None:
         return _read_named(card, text, columns, root)
-    hint = did_you_mean(text, cutoff=0.75)
+    hint = did_you_mean(text, [card.name for card in CARDS], cutoff=0.75)
     raise UserError(f"no such file or folder: {text!r}; data can be {ACCEPTED}{hint}")
 
 
@@ -142,8 +147,8 @@ def read_card(
     elif card.reader == "food-101n":
         dataset = read_food101n(folder, source)
     else:
-        tables = {"train": folder / "train.parquet", "test": folder / "test.parquet"}
-        dataset = read_manifest(tables, source, card.name, columns)
+        tables = {"train": [folder / "train.parquet"], "test": [folder / "test.parquet"]}
+        dataset = read_manifest(tables, folder, source, card.name, columns)
     found = len(dataset.class_names)
     if found != card.num_classes:
         raise UserError(
@@ -163,8 +168,8 @@ def _read_file(path: Path, source: str, columns: Columns) -> ImageDataset:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         plain = path.stem.lower() in ("train", "data", "metadata", "labels")
-        name = path.resolve().parent.name if plain else path.stem
-        return read_manifest({"train": path}, source, name or path.stem, columns)
+        name = printable(path.resolve().parent.name) if plain else path.stem
+        return read_manifest({"train": [path]}, path.parent, source, name or path.stem, columns)
     if suffix == ".json":
         _refuse_columns(columns, source, "a split file")
         return read_split_file(path, source)
@@ -181,9 +186,9 @@ def _read_folder(folder: Path, source: str, columns: Columns) -> ImageDataset:
     if split_files:
         _refuse_columns(columns, source, "a split file")
         return read_split_file(split_files[0], source)
-    manifests = find_manifests(folder)
-    if manifests:
-        return read_manifest(manifests, source, folder.resolve().name, columns)
+    tables = find_manifests(folder) or find_saved_datasets(folder) or find_shards(folder)
+    if tables:
+        return read_manifest(tables, folder, source, printable(folder.resolve().name), columns)
     for looks_like, read, what in (
         (is_imagenet, read_imagenet, "ImageNet's layout"),
         (is_aircraft, read_aircraft, "FGVC-Aircraft's layout"),
@@ -212,4 +217,4 @@ def _read_demo(columns: Columns) -> ImageDataset:
     with as_file(files("dspt") / "assets" / "demo" / "demo.parquet") as path:
         if not path.is_file():
             raise UserError("the demo data is missing from this installation; install dspt again")
-        return read_manifest({"train": path}, DEMO, DEMO, columns)
+        return read_manifest({"train": [path]}, path.parent, DEMO, DEMO, columns)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dspt.data.stores import read_picture
 from dspt.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,10 +58,7 @@ class GivenPictures:
         item = self._items[i]
         if not isinstance(item, str | Path):
             return _encoded(item)
-        try:
-            return Path(item).read_bytes()
-        except OSError as error:
-            raise UserError(f"X[{i}]: cannot read {item}: {error.strerror}") from None
+        return read_picture(Path(item), f"X[{i}]: {item}")
 
 
 def given_pictures(X: Any) -> GivenPictures | None:

@@ -1,27 +1,27 @@
-"""Tables that list pictures and labels: CSV, TSV or Parquet, one file or one a split."""
+"""Tables that list pictures and labels: CSV, TSV, Parquet or Arrow; one, or some a split."""
 
 from __future__ import annotations
 
-import difflib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dspt.data.dataset import SPLITS, ImageDataset, ImageStore
-from dspt.data.paths import relative_path
+from dspt.data.paths import check_ordinary, relative_path
 from dspt.data.stores import FileImages, JoinedImages
 from dspt.data.tables import SUFFIXES, Cell, Table, read_table
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 
 IMAGE_COLUMNS = ("image", "img", "path", "file", "filename", "file_name", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "y")
 SPLIT_COLUMN = "split"
 CLASSES_FILE = "classes.txt"
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -32,7 +32,7 @@ _SPLIT_WORDS = {
     "testing": "test",
 }
 _FILE_STEMS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -44,89 +44,97 @@ class Columns:
     split: str | None = None
 
 
-def find_manifests(folder: Path) -> dict[str, Path]:
+def find_manifests(folder: Path) -> dict[str, list[Path]]:
     """The tables called train, val and test in a folder, by split; without "train": empty.
 
     Raises:
         UserError: two tables for the same split.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for split, stems in _FILE_STEMS.items():
         names = [stem + suffix for stem in stems for suffix in SUFFIXES]
-        present = [folder / name for name in names if (folder / name).is_file()]
+        # A broken link counts: without its test table a data set would be tested on other pictures.
+        present = [folder / name for name in names if os.path.lexists(folder / name)]
         if len(present) > 1 and (split == "train" or "train" in found):
             raise UserError(
                 f"{folder}: both {present[0].name} and {present[1].name}; keep one, or give the "
                 "path of the file instead of the folder"
             )
         if present:
-            found[split] = present[0]
+            found[split] = [present[0]]
     return found if "train" in found else {}
 
 
 def read_manifest(
-    files: dict[str, Path],
+    files: Mapping[str, Sequence[Path]],
+    folder: Path,
     source: str,
     name: str,
     columns: Columns = Columns(),
 ) -> ImageDataset:
-    """Read the labels of one table, or of one table a split; pictures are read later.
+    """Read the labels of one table, or of the tables of every split; pictures are read later.
 
-    A single table may have a column of split names; without one all its rows are for training.
-    Integer labels are named by `classes.txt` beside the table (one name a line), else by the
-    class names that Hugging Face files carry, else by their own digits. Further columns whose
-    values are all labels of the same classes become label columns of the data set.
+    Tables of the training split alone may have a column of split names; without one all their rows
+    are for training. Integer labels are named by `classes.txt` in the folder (one name a line),
+    else by the class names that Hugging Face files carry, else by their own digits. Further columns
+    whose values are all labels of the same classes become label columns of the data set.
 
     Args:
-        files: "train" and perhaps "val" and "test".
+        files: of "train" and perhaps "val" and "test", in order where a split has several.
+        folder: keys of pictures inside tables are relative to it.
         source: what the user gave.
         name: name of the data set.
-        columns: names of columns; defaults are tried in the order of the lists above.
+        columns: names of columns; defaults are tried in the order of the lists above, then the only
+            column of pictures, or of a recorded class label, is taken.
 
     Raises:
         UserError: naming file, row and column.
     """
-    tables = {split: read_table(path) for split, path in files.items()}
-    label_names = {
-        split: _find(table, columns.label, LABEL_COLUMNS, "label", "label_column")
-        for split, table in tables.items()
-    }
-    image_names = {
-        split: _find(table, columns.image, IMAGE_COLUMNS, "image", "image_column")
-        for split, table in tables.items()
-    }
-    split_name = _find_split_column(tables, columns.split)
-    parts = list(tables)
-    images = _join_images([(tables[part], image_names[part]) for part in parts])
-    label_cells = [_label_cells(tables[part], label_names[part]) for part in parts]
-    coder = _coder(
-        [tables[part] for part in parts], [label_names[part] for part in parts], label_cells
-    )
+    tables = [read_table(path, folder) for paths in files.values() for path in paths]
+    splits = [split for split, paths in files.items() for _ in paths]
+    labels_in = [
+        find_column(table, columns.label, LABEL_COLUMNS, table.class_names, "label")
+        for table in tables
+    ]
+    images_in = [
+        find_column(table, columns.image, IMAGE_COLUMNS, table.pictures, "image")
+        for table in tables
+    ]
+    split_name = _find_split_column(tables, splits, columns.split)
+    label_cells = [
+        _label_cells(table, column) for table, column in zip(tables, labels_in, strict=True)
+    ]
+    coder = _coder(folder, tables, labels_in, label_cells)
     labels = np.concatenate(
         [
-            coder.labels(tables[part], label_names[part], cells)
-            for part, cells in zip(parts, label_cells, strict=True)
+            coder.labels(table, column, cells)
+            for table, column, cells in zip(tables, labels_in, label_cells, strict=True)
         ]
     )
-    used = {split_name, *label_names.values(), *image_names.values()}
     return ImageDataset(
         name=name,
         source=source,
         class_names=tuple(class_name.replace("_", " ") for class_name in coder.names),
-        images=images,
+        images=_join_images(list(zip(tables, images_in, strict=True))),
         labels=labels,
-        splits=_splits(tables, split_name),
-        columns=_further_columns([tables[part] for part in parts], coder, used),
+        splits=_splits(tables, splits, split_name),
+        columns=_further_columns(tables, coder, {split_name, *labels_in, *images_in}),
     )
 
 
-def _find(table: Table, given: str | None, defaults: Sequence[str], what: str, option: str) -> str:
-    """The name of a column: the user's, else the first default (exact, then in any case)."""
+def find_column(
+    table: Table,
+    given: str | None,
+    defaults: Sequence[str],
+    suits: Callable[[str], object],
+    what: str,
+) -> str:
+    """The name of a column: the user's, else the first default (exact, then in any case), else the
+    only one that suits."""
     if given is not None:
         if given in table.names:
             return given
-        near = difflib.get_close_matches(given, table.names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(given, table.names)
         raise UserError(f"{table.path}: no column {given!r}; it has {', '.join(table.names)}{hint}")
     by_lower = {name.lower(): name for name in reversed(table.names)}
     for default in defaults:
@@ -135,50 +143,54 @@ def _find(table: Table, given: str | None, defaults: Sequence[str], what: str, o
     for default in defaults:
         if default in by_lower:
             return by_lower[default]
+    suitable = [name for name in table.names if suits(name) is not None]
+    if len(suitable) == 1:
+        return suitable[0]
     raise UserError(
         f"{table.path}: no {what} column among {', '.join(table.names)}; call it {defaults[0]!r} "
-        f"or name it with {option}"
+        f"or name it with {what}_column"
     )
 
 
-def _find_split_column(tables: dict[str, Table], given: str | None) -> str | None:
-    if len(tables) > 1:
+def _find_split_column(
+    tables: Sequence[Table], splits: Sequence[str], given: str | None
+) -> str | None:
+    if set(splits) != {"train"}:
         if given is not None:
             raise UserError(
                 f"split_column {given!r}: the splits are already files of their own "
-                f"({', '.join(table.path.name for table in tables.values())}); give one file"
+                f"({', '.join(table.path.name for table in tables)}); give one file"
             )
         return None
-    table = tables["train"]
-    if given is not None:
-        return _find(table, given, (), "split", "split_column")
-    return SPLIT_COLUMN if SPLIT_COLUMN in table.names else None
+    for table in tables:
+        if given is not None and given not in table.names:
+            return find_column(table, given, (), lambda name: None, "split")
+    wanted = given or SPLIT_COLUMN
+    return wanted if all(wanted in table.names for table in tables) else None
 
 
-def _splits(tables: dict[str, Table], split_name: str | None) -> dict[str, np.ndarray]:
+def _splits(
+    tables: Sequence[Table], splits: Sequence[str], split_name: str | None
+) -> dict[str, np.ndarray]:
     """Row numbers of each split, over all tables one after another."""
-    if split_name is None:
-        splits = {}
-        start = 0
-        for split, table in tables.items():
-            if table.n_rows:
-                splits[split] = np.arange(start, start + table.n_rows, dtype=np.int64)
-            start += table.n_rows
-    else:
-        table = tables["train"]
-        rows: dict[str, list[int]] = {split: [] for split in SPLITS}
-        for row, cell in enumerate(_plain_cells(table, split_name, "split")):
-            split = _SPLIT_WORDS.get(str(cell).lower(), "") if cell is not None else ""
-            if not split:
-                raise UserError(
-                    f"{table.where(row)}, column {split_name!r}: {_show(cell)} is no split; write "
-                    "train, val or test"
-                )
-            rows[split].append(row)
-        splits = {split: np.array(r, dtype=np.int64) for split, r in rows.items() if r}
-    if "train" not in splits:
-        raise UserError(f"{tables['train'].path}: no rows for training; add some")
-    return splits
+    rows: dict[str, list[int]] = {split: [] for split in SPLITS}
+    start = 0
+    for table, split in zip(tables, splits, strict=True):
+        if split_name is None:
+            rows[split].extend(range(start, start + table.n_rows))
+        else:
+            for row, cell in enumerate(_plain_cells(table, split_name, "split")):
+                named = SPLIT_WORDS.get(str(cell).lower(), "") if cell is not None else ""
+                if not named:
+                    raise UserError(
+                        f"{table.where(row)}, column {split_name!r}: {_show(cell)} is no split; "
+                        "write train, val or test"
+                    )
+                rows[named].append(start + row)
+        start += table.n_rows
+    if not rows["train"]:
+        raise UserError(f"{tables[0].path}: no rows for training; add some")
+    return {split: np.array(found, dtype=np.int64) for split, found in rows.items() if found}
 
 
 def _join_images(columns: Sequence[tuple[Table, str]]) -> ImageStore:
@@ -265,14 +277,20 @@ class Coder:
 
 
 def _coder(
-    tables: Sequence[Table], columns: Sequence[str], cells: Sequence[Sequence[Cell]]
+    folder: Path,
+    tables: Sequence[Table],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[Cell]],
 ) -> Coder:
     """Decide what the classes are from the label columns of all tables."""
     values: dict[Cell, None] = dict.fromkeys(cell for part in cells for cell in part)
     integers = all(isinstance(v, int) or _INTEGER.fullmatch(str(v)) for v in values)
-    names = _listed_names(tables, columns)
+    names = _listed_names(folder / CLASSES_FILE)
+    if names is None:
+        names = _recorded_names(tables, columns)
     if names is not None:
         if integers:
+            _check_unambiguous(folder, names, values)
             return Coder(tuple(names), {str(i): i for i in range(len(names))}, True)
         codes = {name.replace("_", " "): i for i, name in enumerate(names)}
         codes.update({name: i for i, name in enumerate(names)})
@@ -291,11 +309,35 @@ def _coder(
     return Coder(tuple(found), {name: i for i, name in enumerate(found)}, integers)
 
 
-def _listed_names(tables: Sequence[Table], columns: Sequence[str]) -> list[str] | None:
-    """Class names by number, from classes.txt or from the table's own metadata."""
-    path = tables[0].path.parent / CLASSES_FILE
-    if not path.is_file():
-        return tables[0].class_names(columns[0])
+def _check_unambiguous(folder: Path, names: Sequence[str], values: Iterable[Cell]) -> None:
+    """A "1" in a text must not be class number 1 when another class is called "1"."""
+    for value in values:
+        if isinstance(value, str) and value in names and names.index(value) != int(value):
+            raise UserError(
+                f"{folder / CLASSES_FILE}: class {names.index(value)} is called {value!r}, so "
+                f"label {value!r} may mean two classes; write the labels as words"
+            )
+
+
+def _recorded_names(tables: Sequence[Table], columns: Sequence[str]) -> list[str] | None:
+    """Class names by number that the tables' own label columns carry."""
+    names = tables[0].class_names(columns[0])
+    for table, column in zip(tables, columns, strict=True):
+        if table.class_names(column) != names:
+            raise UserError(
+                f"{table.path}, column {column!r}: its class names are not those of "
+                f"{tables[0].path}; save both with the same ones"
+            )
+    if names is not None:
+        _check_distinct(names, f"{tables[0].path}, names of column {columns[0]!r}, entry")
+    return names
+
+
+def _listed_names(path: Path) -> list[str] | None:
+    """Class names by number from classes.txt, None without one."""
+    if not os.path.lexists(path):
+        return None
+    check_ordinary(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -303,14 +345,18 @@ def _listed_names(tables: Sequence[Table], columns: Sequence[str]) -> list[str] 
     names = [line.strip() for line in lines]
     while names and not names[-1]:
         names.pop()
-    for number, name in enumerate(names, start=1):
-        if not name:
-            raise UserError(f"{path}, line {number}: empty; write one class name a line")
-        if names.index(name) != number - 1:
-            raise UserError(
-                f"{path}, line {number}: {name!r} occurs twice; class names must differ"
-            )
+    _check_distinct(names, f"{path}, line")
     return names
+
+
+def _check_distinct(names: Sequence[str], where: str) -> None:
+    seen: set[str] = set()
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            raise UserError(f"{where} {number}: empty; write one class name a line")
+        if name in seen:
+            raise UserError(f"{where} {number}: {name!a} occurs twice; class names must differ")
+        seen.add(name)
 
 
 def _further_columns(
@@ -338,7 +384,7 @@ def _codes_or_none(table: Table, name: str, coder: Coder) -> np.ndarray | None:
     if name not in table.names:
         return np.full(table.n_rows, -1, dtype=np.int64)
     cells = table.cells(name)
-    if cells is None:
+    if cells is None or table.class_names(name) not in (None, list(coder.names)):
         return None
     out = np.empty(len(cells), dtype=np.int64)
     for row, cell in enumerate(cells):

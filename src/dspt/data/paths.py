@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dspt.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+LONGEST = 255
+"""Bytes of a file's name in every usual file system, characters of any other name."""
+
+# Controls, what ends a line, and what cannot be written as UTF-8.
+_ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 
@@ -39,20 +45,36 @@ def relative_path(text: str, where: str) -> str:
         )
     if not path.parts:
         raise UserError(f"{where}: the path of the picture is empty; name a file")
-    if not is_clean(text):
+    if not is_clean(text) or any(len(part.encode()) > LONGEST for part in path.parts):
         raise UserError(f"{where}: {_short(text)} cannot be a file name; mend its characters")
     return str(path)
 
 
 def is_clean(text: str) -> bool:
     """Whether a name fits on one line of UTF-8: no control characters, no stray bytes."""
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        return False
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return _ODD.search(text) is None
+
+
+def check_ordinary(path: Path) -> None:
+    """Refuse to open what is no file: a pipe would be waited for.
+
+    Raises:
+        UserError: for a broken link, a folder, a pipe, ...
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing or no ordinary file; put the file there")
+
+
+def printable(text: str) -> str:
+    """A name as one line of UTF-8: control characters and stray bytes escaped, as in a\\nb."""
+    return _ODD.sub(_escaped, text)
+
+
+def _escaped(odd: re.Match[str]) -> str:
+    code = ord(odd[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return odd[0].encode("unicode_escape").decode("ascii")
 
 
 def _short(text: str) -> str:

@@ -8,14 +8,13 @@ checked against its split files where these were at hand; licences from the page
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dspt.data.split_file import DEFAULT_TEMPLATE, TEMPLATES
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 
 VARIABLE = "DSPT_DATA"
 UNSTATED = "unstated"
@@ -399,19 +398,11 @@ def dataset_card(name: str) -> DatasetCard:
     """
     card = find_card(name)
     if card is None:
+        known = [card.name for card in CARDS]
         raise UserError(
-            f"no data set is called {name!r}{did_you_mean(name)}; known: "
-            f"{', '.join(card.name for card in CARDS)}"
+            f"no data set is called {name!r}; known: {', '.join(known)}{did_you_mean(name, known)}"
         )
     return card
-
-
-def did_you_mean(name: str, cutoff: float = 0.6) -> str:
-    """A hint for a name that is nearly one of a data set (``cutoff`` as in difflib), else ""."""
-    near = difflib.get_close_matches(
-        name.lower(), [card.name for card in CARDS], n=1, cutoff=cutoff
-    )
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def data_root(root: str | Path | None) -> Path | None:

@@ -60,8 +60,30 @@ def draw_shots(
         )
     if shots is None:
         return np.sort(indices)
-    # Sort by class and within a class by hash; then take the first k of each class.
-    order = np.lexsort((keyed_uint64(seed, "shots", keys), drawn_from))
+    return draw_up_to(labels, indices, shots, seed, keys, "shots")
+
+
+def draw_up_to(
+    labels: np.ndarray,
+    indices: np.ndarray,
+    most: int,
+    seed: int,
+    keys: Sequence[str],
+    purpose: str,
+) -> np.ndarray:
+    """At most ``most`` pictures of every class; a class may be empty.
+
+    Args:
+        labels, indices, seed, keys: as for :func:`draw_shots`.
+        purpose: what they are for; draws for different purposes are independent.
+
+    Returns:
+        The drawn part of ``indices``, sorted ascending, int64.
+    """
+    drawn_from = np.asarray(labels)[indices]
+    # Sort by class and within a class by hash; then take the first of each class.
+    order = np.lexsort((keyed_uint64(seed, purpose, keys), drawn_from))
+    counts = np.bincount(drawn_from)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.arange(len(order)) - np.repeat(starts, counts)
-    return np.sort(indices[order[rank < shots]])
+    return np.sort(indices[order[rank < most]])

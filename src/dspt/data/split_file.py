@@ -6,15 +6,15 @@ Source: CoOp (Zhou et al. 2022), DATASETS.md: `{"train": [[path, label, class na
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dspt.data.dataset import SPLITS, ImageDataset
+from dspt.data.dataset import SPLITS, ImageDataset, check_class_name
 from dspt.data.paths import relative_path
 from dspt.data.stores import FileImages
+from dspt.data.tables import read_json_object
 from dspt.errors import UserError
 
 PREFIX = "split_zhou_"
@@ -42,8 +42,8 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 
 
 def find_split_files(folder: Path) -> list[Path]:
-    """Split files that lie directly in the folder, sorted."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*.json") if path.is_file())
+    """Split files that lie directly in the folder, sorted; reading says what is wrong with one."""
+    return sorted(folder.glob(f"{PREFIX}*.json"))
 
 
 def read_split_file(path: Path, source: str) -> ImageDataset:
@@ -52,21 +52,26 @@ def read_split_file(path: Path, source: str) -> ImageDataset:
     Raises:
         UserError: naming the file and the row, for anything that is not the format above.
     """
-    content = _load(path)
+    content = read_json_object(path)
+    for split in content:
+        if split not in SPLITS:
+            raise UserError(f'{path}: "{split:.40}" is no split; name it train, val or test')
     paths: list[str] = []
     labels: list[int] = []
     names: dict[int, str] = {}
     seen: dict[str, str] = {}
     splits: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        rows = content.get(split) or []
+        rows = content.get(split, [])
         if not isinstance(rows, list):
             raise UserError(f'{path}: "{split}" must be a list of [path, label, class name]')
         for number, row in enumerate(rows):
             where = f'{path}, "{split}" row {number}'
             relative, label, name = _check_row(row, where)
             if relative in seen:
-                raise UserError(f"{where}: {relative} is listed twice, first in {seen[relative]}")
+                raise UserError(
+                    f"{where}: {relative} is listed twice, first in {seen[relative]}; keep one row"
+                )
             seen[relative] = f'"{split}" row {number}'
             if names.setdefault(label, name) != name:
                 raise UserError(
@@ -79,10 +84,10 @@ def read_split_file(path: Path, source: str) -> ImageDataset:
             splits[split] = np.arange(len(paths) - len(rows), len(paths), dtype=np.int64)
     if "train" not in splits:
         raise UserError(f'{path}: no "train" rows; a split file needs [path, label, class name]')
-    missing = sorted(set(range(max(names) + 1)) - set(names))
-    if missing:
+    if len(names) <= max(names):
+        missing = next(label for label in range(len(names)) if label not in names)
         raise UserError(
-            f"{path}: labels go up to {max(names)}, but no row has label {missing[0]}; number the "
+            f"{path}: labels go up to {max(names)}, but no row has label {missing}; number the "
             "classes from 0 without gaps"
         )
     name = path.stem.removeprefix(PREFIX)
@@ -95,16 +100,6 @@ def read_split_file(path: Path, source: str) -> ImageDataset:
         splits=splits,
         template=TEMPLATES.get(name, DEFAULT_TEMPLATE),
     )
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no readable JSON: {error}; download the file again") from error
-    if not isinstance(content, dict):
-        raise UserError(f'{path}: must be {{"train": [[path, label, class name], ...], ...}}')
-    return content
 
 
 def _check_row(row: Any, where: str) -> tuple[str, int, str]:
@@ -120,6 +115,7 @@ def _check_row(row: Any, where: str) -> tuple[str, int, str]:
         raise UserError(f'{where}: must be [path, label, class name], as in ["a/1.jpg", 0, "cat"]')
     if not 0 <= row[1] < 10_000_000:
         raise UserError(f"{where}: label {row[1]} is out of range; number the classes from 0")
+    check_class_name(row[2], where)
     return relative_path(row[0], where), row[1], row[2]
 
 

@@ -81,7 +81,9 @@ def _chosen(which: str, num_classes: int, source: str) -> range:
             raise UserError(f"classes: {which!r} must be {GRAMMAR}")
         count = int(first[1])
         if count > num_classes:
-            raise UserError(f"classes: {which!r}, but {source} has only {num_classes} classes")
+            raise UserError(
+                f"classes: {which!r}, but {source} has only {num_classes} classes; name fewer"
+            )
         chosen = range(count)
     if len(chosen) < 2:
         raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -11,6 +13,8 @@ from dspt.data.dataset import ImageDataset
 from dspt.data.images import open_image
 from dspt.errors import UserError
 from dspt.progress import Progress, Silent
+
+_AT_ONCE = 64  # pictures in memory
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class DataSummary:
         duplicates: groups of ids with the same bytes; None when not looked at.
         across_splits: how many of these groups lie in more than one split.
         disagreeing: how many of these groups have more than one label.
+        readable: numbers of the pictures that could be read; None when not looked at.
     """
 
     name: str
@@ -41,14 +46,22 @@ class DataSummary:
     duplicates: list[list[str]] | None = None
     across_splits: int = 0
     disagreeing: int = 0
+    readable: np.ndarray | None = None
 
 
 def summarise(
-    dataset: ImageDataset, *, pictures: bool = False, progress: Progress | None = None
+    dataset: ImageDataset,
+    *,
+    pictures: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
 ) -> DataSummary:
     """Count; with ``pictures`` also decode every picture and compare their bytes (SHA-256).
 
     Only pictures that are in some split are looked at.
+
+    Raises:
+        UserError: if ``strict``, for the first picture that cannot be read.
     """
     num_classes = len(dataset.class_names)
     counts = {
@@ -64,12 +77,15 @@ def summarise(
             columns[name] = (float((given != true)[there].mean()), int(there.sum()))
     unreadable: list[str] | None = None
     groups: list[list[int]] | None = None
+    readable = None
     split_of = np.zeros(len(dataset.labels), dtype=np.int64)
     for code, indices in enumerate(dataset.splits.values()):
         split_of[indices] = code
     if pictures:
         used = np.concatenate(list(dataset.splits.values()))
-        unreadable, groups = _look(dataset, np.sort(used), progress or Silent())
+        broken, groups = _look(dataset, np.sort(used), strict, progress or Silent())
+        unreadable = list(broken.values())
+        readable = np.setdiff1d(used, list(broken))
     smallest = int(counts["train"].min())
     return DataSummary(
         name=dataset.name,
@@ -82,23 +98,43 @@ def summarise(
         duplicates=None if groups is None else [dataset.keys(group) for group in groups],
         across_splits=sum(len(set(split_of[group])) > 1 for group in groups or ()),
         disagreeing=sum(len(set(dataset.labels[group])) > 1 for group in groups or ()),
+        readable=readable,
     )
 
 
 def _look(
-    dataset: ImageDataset, numbers: np.ndarray, progress: Progress
-) -> tuple[list[str], list[list[int]]]:
-    """Messages about unreadable pictures, and numbers of pictures with the same bytes."""
-    unreadable = []
+    dataset: ImageDataset, numbers: np.ndarray, strict: bool, progress: Progress
+) -> tuple[dict[int, str], list[list[int]]]:
+    """Why pictures cannot be read, by number, and numbers of pictures with the same bytes."""
+    broken: dict[int, str] = {}
     same: dict[bytes, list[int]] = {}
-    with progress.task("reading pictures") as advance:
-        for done, number in enumerate(numbers, 1):
-            key = dataset.images.key(int(number))
-            try:
-                data = dataset.images.read(int(number))
-                same.setdefault(sha256(data).digest(), []).append(int(number))
-                open_image(data, key)
-            except UserError as error:
-                unreadable.append(str(error))
-            advance(done, len(numbers))
-    return unreadable, [group for group in same.values() if len(group) > 1]
+
+    def problem(number: int, data: bytes | UserError) -> UserError | None:
+        if isinstance(data, UserError):
+            return data
+        try:
+            open_image(data, dataset.images.key(number))
+        except UserError as error:
+            return error
+        return None
+
+    with progress.task("reading pictures") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = [int(number) for number in numbers[start : start + _AT_ONCE]]
+            read = [_read(dataset, number) for number in some]  # in order, as tables like it
+            for number, data, error in zip(some, read, pool.map(problem, some, read), strict=True):
+                if isinstance(data, bytes):
+                    same.setdefault(sha256(data).digest(), []).append(number)
+                if error is not None:
+                    if strict:
+                        raise error
+                    broken[number] = str(error)
+            advance(start + len(some), len(numbers))
+    return broken, [group for group in same.values() if len(group) > 1]
+
+
+def _read(dataset: ImageDataset, number: int) -> bytes | UserError:
+    try:
+        return dataset.images.read(number)
+    except UserError as error:
+        return error

@@ -5,7 +5,6 @@ Importing this package needs only torch.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 from dspt.losses.cross_entropy import cross_entropy
 from dspt.losses.double_softmax import (
     DoubleSoftmaxLoss,
@@ -49,9 +48,8 @@ def per_sample_loss(name: str, options: Mapping[str, float] | None = None) -> Pe
         UserError: for an unknown name, an unknown option or a value out of range.
     """
     if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"loss: {name!r} is unknown; {hint}choose from {', '.join(LOSSES)}")
+        hint = did_you_mean(name, LOSSES)
+        raise UserError(f"loss: {name!r} is unknown; choose from {', '.join(LOSSES)}{hint}")
     function = LOSSES[name]
     known = [p for p in inspect.signature(function).parameters if p not in ("logits", "target")]
     for option in options or {}:
@@ -84,6 +82,25 @@ def logit_gradient_norm(loss: PerSampleLoss, logits: Tensor, target: Tensor) -> 
     return gradient.norm(dim=-1)
 
 
+def suppression(logits: Tensor, target: Tensor) -> Tensor:
+    """Share of cross-entropy's gradient that DSPT refuses: 1 - |dL_DSPT / dz| / |dL_CE / dz|.
+
+    Near 1 for a label that the model confidently contradicts. Where cross-entropy itself has no
+    gradient left, the model agrees perfectly and nothing is refused: 0.
+
+    Args:
+        logits: [n, C].
+        target: class indices, [n].
+
+    Returns:
+        [n], in [0, 1].
+    """
+    full = logit_gradient_norm(cross_entropy, logits, target)
+    kept = logit_gradient_norm(double_softmax_cross_entropy, logits, target)
+    refused = torch.where(full > 1e-12, 1 - kept / full.clamp(min=1e-12), torch.zeros_like(full))
+    return refused.clamp(0, 1)
+
+
 __all__ = [
     "LOSSES",
     "DoubleSoftmaxLoss",
@@ -93,4 +110,5 @@ __all__ = [
     "double_softmax_gradient",
     "logit_gradient_norm",
     "per_sample_loss",
+    "suppression",
 ]

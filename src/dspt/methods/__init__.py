@@ -9,7 +9,6 @@ is ``docs/new-method.md``.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 from dspt.losses import LOSSES
+from dspt.methods.auto import Auto, CorrectedHead
 from dspt.methods.bounds import (
     LabelledFeatures,
     LinearHead,
@@ -46,7 +46,15 @@ BOUNDS: Mapping[str, Callable[..., Callable[[LabelledFeatures], LinearHead]]] = 
     "zero-shot-ensemble": ZeroShotEnsemble,
     "linear-probe": LinearProbe,
 }
-"""Methods without a prompt to train: what every table is read against."""
+"""The untrained model and a probe without any prior: what every table is read against."""
+
+HEADS: Mapping[str, Callable[..., Callable[[LabelledFeatures], LinearHead]]] = {
+    **BOUNDS,
+    "auto": Auto,
+}
+"""Methods that give a linear head and train no prompt."""
+
+Kind = Literal["loss", "prompt", "bound", "head"]
 
 _GIVEN = ("logits", "target", "given", "num_classes", "seed")
 
@@ -58,14 +66,14 @@ class MethodCard:
     Attributes:
         name: on the command line.
         kind: "loss" for plain prompt tuning with a loss, "prompt" for what goes beyond a loss,
-            "bound" for what trains no prompt.
+            "bound" for what every table is read against, "head" for other methods without a prompt.
         summary: what it computes, from its docstring.
         source: paper and equation, from its docstring.
         options: name and default of each.
     """
 
     name: str
-    kind: Literal["loss", "prompt", "bound"]
+    kind: Kind
     summary: str
     source: str
     options: Mapping[str, float | str]
@@ -73,12 +81,12 @@ class MethodCard:
 
 def method_names() -> list[str]:
     """All methods, the bounds first."""
-    return [*BOUNDS, *LOSSES, *OBJECTIVES]
+    return [*HEADS, *LOSSES, *OBJECTIVES]
 
 
 def trains_prompt(name: str) -> bool:
     """Whether the method trains context vectors."""
-    return name not in BOUNDS
+    return name not in HEADS
 
 
 def method_card(name: str) -> MethodCard:
@@ -90,12 +98,9 @@ def method_card(name: str) -> MethodCard:
     function = _function(name)
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     sources = [text for text in paragraphs if text.startswith("Source:")]
-    kind: Literal["loss", "prompt", "bound"] = (
-        "loss" if name in LOSSES else "bound" if name in BOUNDS else "prompt"
-    )
     return MethodCard(
         name=name,
-        kind=kind,
+        kind=_kind(name),
         summary=" ".join(paragraphs[0].split()),
         source=" ".join(sources[0].removeprefix("Source:").split()) if sources else "",
         options={
@@ -116,13 +121,14 @@ def check_method(name: str, options: Options) -> None:
     for option, value in options.items():
         if option not in card.options:
             allowed = f"it has {', '.join(card.options)}" if card.options else "it has none"
-            raise UserError(f"method_options: {name!r} has no option {option!r}; {allowed}")
+            hint = did_you_mean(option, card.options)
+            raise UserError(f"method_options: {name!r} has no option {option!r}; {allowed}{hint}")
         if isinstance(value, str) != isinstance(card.options[option], str):
             wanted = "words" if isinstance(card.options[option], str) else "a number"
             raise UserError(f"method_options: {option} of {name!r} must be {wanted}, not {value!r}")
     try:
-        if name in BOUNDS:
-            BOUNDS[name](**options)
+        if name in HEADS:
+            HEADS[name](**options)
             return
         probe = build_objective(name, options, torch.zeros(2, dtype=torch.long), 2, 0)
         if name in LOSSES:
@@ -158,18 +164,29 @@ def _bound_loss(name: str, options: Options) -> Callable[[Tensor, Tensor], Tenso
     return lambda logits, target: function(logits, target, **options)
 
 
+def _kind(name: str) -> Kind:
+    if name in LOSSES:
+        return "loss"
+    if name in OBJECTIVES:
+        return "prompt"
+    return "bound" if name in BOUNDS else "head"
+
+
 def _function(name: str) -> Callable[..., Any]:
-    for table in (LOSSES, OBJECTIVES, BOUNDS):
+    for table in (LOSSES, OBJECTIVES, HEADS):
         if name in table:
             return table[name]
-    near = difflib.get_close_matches(name, method_names(), n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"method: {name!r} is unknown; {hint}choose from {', '.join(method_names())}")
+    names = method_names()
+    raise UserError(
+        f"method: {name!r} is unknown; choose from {', '.join(names)}{did_you_mean(name, names)}"
+    )
 
 
 __all__ = [
     "BOUNDS",
+    "HEADS",
     "OBJECTIVES",
+    "CorrectedHead",
     "LabelledFeatures",
     "LinearHead",
     "MethodCard",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """What a bound may use.
+    """What a method without a prompt may use.
 
     Attributes:
         features: L2-normalised image features of the training pictures, [N, D].
@@ -39,6 +39,7 @@ class LabelledFeatures:
         template: the data set's hand-written prompt.
         backbone: frozen model.
         seed: of everything drawn.
+        on_progress: told of (steps done, steps in all) by a method that takes long.
     """
 
     features: Tensor
@@ -47,6 +48,7 @@ class LabelledFeatures:
     template: str
     backbone: Backbone
     seed: int
+    on_progress: Callable[[int, int], None] | None = None
 
 
 class ZeroShot:

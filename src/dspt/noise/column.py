@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dspt.errors import UserError
+from dspt.errors import UserError, did_you_mean
 
 
 def from_column(
@@ -35,8 +34,8 @@ def from_column(
     """
     if name not in columns:
         known = ", ".join(sorted(columns)) or "none"
-        near = difflib.get_close_matches(name, list(columns), n=1)
-        hint = f'; did you mean "column:{near[0]}"?' if near else ""
+        named = [f"column:{column}" for column in columns]
+        hint = did_you_mean(f"column:{name}", named, cutoff=0.8)
         raise UserError(
             f'the data has no label column "{name}" beside its labels; label columns found: '
             f"{known}{hint}"

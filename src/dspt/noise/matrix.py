@@ -19,6 +19,9 @@ from dspt.noise.spec import NoiseSpec
 TOLERANCE = 1e-6
 """How far the sum of a row may be from 1."""
 
+LARGEST_FILE = 2**30
+"""Bytes of a file that are still read: a matrix of 10,000 classes."""
+
 
 def resolve(spec: NoiseSpec) -> NoiseSpec:
     """Pin what a specification refers to, so that it says all that decides the labels.
@@ -80,44 +83,55 @@ def from_matrix(
 
 
 def _read(file: str) -> bytes:
+    path = Path(file)
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise _refusal(file, "must be a .csv or .json file, and its name must end so")
     try:
-        return Path(file).read_bytes()
+        if path.exists() and not path.is_file():  # a device would be read for ever
+            raise _refusal(file, "is no file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise _refusal(file, f"is larger than {LARGEST_FILE >> 30} GiB")
+        return path.read_bytes()
+    except UserError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"matrix:{file}: cannot be read ({reason})") from None
+        raise _refusal(file, f"cannot be read ({reason})") from None
+
+
+def _refusal(file: str, what: str) -> UserError:
+    shown = file if file.isprintable() else ascii(file)
+    return UserError(f"matrix:{shown}: {what}")
 
 
 def _parse(file: str, content: bytes) -> np.ndarray:
     """The checked matrix, float64 [C, C]: row y holds the chances of the labels of true class y."""
-
-    def refusal(what: str) -> UserError:
-        return UserError(f"matrix:{file}: {what}")
-
     suffix = Path(file).suffix.lower()
-    if suffix not in (".csv", ".json"):
-        raise refusal("must be a .csv or .json file, and its name must end so")
     try:
         text = content.decode("utf-8-sig")
         rows = json.loads(text) if suffix == ".json" else _csv_rows(text)
     except (ValueError, csv.Error, RecursionError) as error:
-        raise refusal(f"no {suffix[1:].upper()} file ({error}); save it as UTF-8 text") from None
+        raise _refusal(
+            file, f"no {suffix[1:].upper()} file ({error}); save it as UTF-8 text"
+        ) from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
-        raise refusal("must hold a matrix, one list of numbers per class")
+        raise _refusal(file, "must hold a matrix, one list of numbers per class")
     matrix = []
     for number, row in enumerate(rows, 1):
         where = f"row {number} of {len(rows)}"
         if len(row) != len(rows):
-            raise refusal(f"{where} has {len(row)} entries; the matrix must be square")
+            raise _refusal(file, f"{where} has {len(row)} entries; the matrix must be square")
         values = [_as_number(entry) for entry in row]
         for column, value in enumerate(values):
             if not 0 <= value <= 1:
-                raise refusal(
+                raise _refusal(
+                    file,
                     f"{where}, entry {column + 1} is {str(row[column])[:40]!r}; must be a number "
-                    "from 0 to 1"
+                    "from 0 to 1",
                 )
         total = math.fsum(values)
         if abs(total - 1) > TOLERANCE:
-            raise refusal(f"{where} sums to {total:.9g}; every row must sum to 1")
+            raise _refusal(file, f"{where} sums to {total:.9g}; every row must sum to 1")
         matrix.append(values)
     return np.array(matrix, dtype=np.float64)
 

@@ -6,7 +6,16 @@ when something is rendered.
 
 from __future__ import annotations
 
+from dspt.report.audit import AuditPage, AuditSuspect, render_audit
 from dspt.report.comparison import Gallery, Section, render_comparison
 from dspt.report.run import render_run
 
-__all__ = ["Gallery", "Section", "render_comparison", "render_run"]
+__all__ = [
+    "AuditPage",
+    "AuditSuspect",
+    "Gallery",
+    "Section",
+    "render_audit",
+    "render_comparison",
+    "render_run",
+]

@@ -10,6 +10,7 @@ from typing import Any
 from dspt.report import figures, wording
 from dspt.report.evidence import evidence_section, evidence_table
 from dspt.report.figures import Drawing
+from dspt.report.gallery import Card, Verdict, Wall
 from dspt.report.page import Pictures, Thumbnail, render_page
 from dspt.report.summary import Block, Condition, Method, block_titles, summarise
 from dspt.result import RunResult, Suspect
@@ -278,7 +279,6 @@ def _counts(name: str, samples: Sequence[tuple[int, int, int]]) -> dict[str, Any
 
 
 def _gallery(gallery: Gallery, pictures: Pictures) -> dict[str, Any]:
-    names = gallery.class_names
     known = [s for s in gallery.suspects if s.true is not None]
     counts = []
     if known:
@@ -294,45 +294,37 @@ def _gallery(gallery: Gallery, pictures: Pictures) -> dict[str, Any]:
     others = {
         rival: {s.id: s.proposed for s in suspects} for rival, suspects in gallery.rivals.items()
     }
-    cards: list[dict[str, Any]] = []
-    for suspect in refused[:GALLERY_LIMIT]:
-        lines = [
-            ("Given", names[suspect.given], ""),
-            (f"{gallery.method} says", names[suspect.proposed], ""),
-        ]
-        for rival, says in others.items():
-            if suspect.id in says:
-                lines.append((rival, names[says[suspect.id]], ""))
-        verdict, tone = "", ""
-        if suspect.true is not None:
-            lines.append(("True", names[suspect.true], ""))
-            right = suspect.true == suspect.proposed
-            verdict = (
-                f"{gallery.method} names the truth" if right else "Refused, but not recognised"
-            )
-            tone = "good" if right else "half"
-        cards.append(
-            {
-                "id": suspect.id,
-                "uri": pictures(suspect.id),
-                "lines": lines,
-                "score": None,
-                "verdict": verdict,
-                "tone": tone,
-                "group": tone,
-                "classes": sorted({suspect.given, suspect.proposed}),
-            }
-        )
-    used = sorted({index for card in cards for index in card["classes"]}, key=lambda i: names[i])
+    cards = [
+        _card(gallery, suspect, others, pictures(suspect.id)) for suspect in refused[:GALLERY_LIMIT]
+    ]
+    groups = (("good", "Truth named"), ("half", "Not recognised")) if known else ()
     return {
         "title": gallery.title,
         "caption": gallery.caption,
         "text": _count_text(counts, len(refused), len(cards)),
         "counts": counts,
-        "cards": cards,
-        "groups": [("good", "Truth named"), ("half", "Not recognised")] if known else [],
-        "classes": [(index, names[index]) for index in used],
+        "wall": Wall(cards, groups),
     }
+
+
+def _card(
+    gallery: Gallery, suspect: Suspect, others: Mapping[str, Mapping[str, int]], uri: str | None
+) -> Card:
+    names = gallery.class_names
+    given, proposed = names[suspect.given], names[suspect.proposed]
+    lines = [("Given", given, ""), (f"{gallery.method} says", proposed, "")]
+    lines += [
+        (rival, names[says[suspect.id]], "") for rival, says in others.items() if suspect.id in says
+    ]
+    verdict = Verdict()
+    if suspect.true is not None:
+        lines.append(("True", names[suspect.true], ""))
+        verdict = (
+            Verdict(f"{gallery.method} names the truth", "good", "good")
+            if suspect.true == suspect.proposed
+            else Verdict("Refused, but not recognised", "half", "half")
+        )
+    return Card(suspect.id, given, proposed, lines, uri, verdict=verdict)
 
 
 def _triples(suspects: Sequence[Suspect], says: Any) -> list[tuple[int, int, int]]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from dspt.report import figures, wording
 from dspt.report.evidence import evidence_section
+from dspt.report.gallery import GROUPS, Card, Wall, judge, truth_sentence
 from dspt.report.page import Pictures, Thumbnail, render_page
 from dspt.report.palette import method_label
+from dspt.report.reliability import reliability
 from dspt.report.summary import option_text
 from dspt.report.wording import Subject
 from dspt.result import RunResult, Suspect
@@ -35,7 +37,7 @@ def render_run(result: RunResult, suspects: Sequence[Suspect], thumbnail: Thumbn
         rows.append((subject.row, final.accuracy, final.interval))
         if zero is not None and subject.row != "Zero-shot":
             rows.append(("Zero-shot", zero.accuracy, zero.interval))
-    last = result.epochs[-1] if result.epochs else None
+    calibration = _calibration(result, subject)
     return render_page(
         "run.html",
         subject=subject,
@@ -44,13 +46,14 @@ def render_run(result: RunResult, suspects: Sequence[Suspect], thumbnail: Thumbn
         headline=wording.headline(result),
         noise=wording.noise_sentence(result.noise, result.data.n_train),
         method=method_label(result.config.method),
-        last=last,
         intervals=figures.accuracy_intervals(rows) if rows else None,
         curves=figures.training_curves(result) if len(result.epochs) > 1 else None,
         gradients=_gradient_text(result),
         evidence=evidence_section([result]),
         classes=_class_rows(result),
-        calibration=_calibration(result, subject),
+        confused=final is not None and final.per_class_mistakes is not None,
+        calibration=calibration,
+        reliability=reliability([(name, evaluation) for name, evaluation, _ in calibration]),
         confusions=_confusions(result),
         facts=_facts(result),
         config_json=result.config.model_dump_json(indent=2),
@@ -81,8 +84,10 @@ def _class_rows(result: RunResult) -> list[dict[str, Any]]:
     final, zero = result.final, result.zero_shot.test
     if final is None:
         return []
+    names = result.data.class_names
+    mistakes = final.per_class_mistakes or [[] for _ in names]
     rows = []
-    for index, name in enumerate(result.data.class_names):
+    for index, name in enumerate(names):
         accuracy = final.per_class_accuracy[index]
         before = zero.per_class_accuracy[index] if zero is not None else None
         rows.append(
@@ -93,6 +98,7 @@ def _class_rows(result: RunResult) -> list[dict[str, Any]]:
                 "change": None if accuracy is None or before is None else accuracy - before,
                 "n": final.per_class_n[index],
                 "train": result.data.train_per_class[index],
+                "taken_for": [(names[other], number) for other, number in mistakes[index]],
             }
         )
     return sorted(rows, key=lambda row: (row["tuned"] is None, row["tuned"] or 0.0, row["name"]))
@@ -101,7 +107,7 @@ def _class_rows(result: RunResult) -> list[dict[str, Any]]:
 def _calibration(result: RunResult, subject: Subject) -> list[tuple[str, Any, str]]:
     rows = []
     if result.final is not None:
-        who = subject.inside[0].upper() + subject.inside[1:]
+        who = wording.capital(subject.inside)
         rows.append((subject.row, result.final, wording.calibration_sentence(result.final, who)))
     if result.zero_shot.test is not None and subject.row != "Zero-shot":
         test = result.zero_shot.test
@@ -210,68 +216,41 @@ def _gallery(
     result: RunResult, suspects: Sequence[Suspect], pictures: Pictures, who: str
 ) -> dict[str, Any]:
     names = result.data.class_names
-    first = who[0].upper() + who[1:]
     accused = [s for s in suspects if s.proposed != s.given]
-    truth = any(s.true is not None for s in accused)
-    cards: list[dict[str, Any]] = []
-    for suspect in accused[:GALLERY_LIMIT]:
-        verdict, tone = "", ""
-        if suspect.true is not None:
-            if suspect.true == suspect.given:
-                verdict, tone = "Wrongly accused: the label is right", "bad"
-            elif suspect.true == suspect.proposed:
-                verdict, tone = "Label is wrong, proposal is right", "good"
-            else:
-                verdict, tone = "Label is wrong, so is the proposal", "half"
-        cards.append(
-            {
-                "id": suspect.id,
-                "uri": pictures(suspect.id),
-                "lines": [
-                    ("Given", names[suspect.given], wording.share(suspect.probability_given)),
-                    (
-                        "Proposed",
-                        names[suspect.proposed],
-                        wording.share(suspect.probability_proposed),
-                    ),
-                    *([("True", names[suspect.true], "")] if suspect.true is not None else []),
-                ],
-                "score": suspect.suppression,
-                "verdict": verdict,
-                "tone": tone,
-                "group": {"bad": "accused", "good": "wrong", "half": "wrong"}.get(tone, ""),
-                "classes": sorted({suspect.given, suspect.proposed}),
-            }
-        )
-    shown = accused[:GALLERY_LIMIT]
-    wrong = sum(s.true is not None and s.true != s.given for s in shown)
-    right = len(shown) - wrong
+    cards = [_card(suspect, names, pictures) for suspect in accused[:GALLERY_LIMIT]]
     if not suspects:
         text = "No samples were handed to this report."
     elif not accused:
         text = (
-            f"{first} agrees with the given label of all "
+            f"{wording.capital(who)} agrees with the given label of all "
             f"{wording.count(len(suspects))} listed training pictures."
         )
     else:
         text = (
-            f"{first} contradicts the given label of {wording.count(len(accused))} of "
-            f"{wording.count(len(suspects))} listed training pictures. "
+            f"{wording.capital(who)} contradicts the given label of {wording.count(len(accused))} "
+            f"of {wording.count(len(suspects))} listed training pictures. "
         )
-        if len(accused) > len(shown):
-            text += f"The {len(shown)} most suspicious are shown. "
-        if truth:
-            text += (
-                f"Of those shown, {wrong} {'is' if wrong == 1 else 'are'} truly mislabelled "
-                f"and {right} {'is' if right == 1 else 'are'} wrongly accused."
-            )
-        else:
-            text += "The truth is unknown here: a suspicion is a reason to look, not a verdict."
-    groups = [("wrong", "Truly wrong"), ("accused", "Wrongly accused")] if truth else []
-    used = sorted({index for card in cards for index in card["classes"]}, key=lambda i: names[i])
-    return {
-        "cards": cards,
-        "gallery_text": text,
-        "gallery_groups": groups,
-        "gallery_classes": [(index, names[index]) for index in used],
-    }
+        if len(accused) > len(cards):
+            text += f"The {len(cards)} most suspicious are shown. "
+        text += truth_sentence(cards)
+    groups = GROUPS if any(card.verdict.group for card in cards) else ()
+    return {"gallery_text": text, "wall": Wall(cards, groups, "Suppressed")}
+
+
+def _card(suspect: Suspect, names: Sequence[str], pictures: Pictures) -> Card:
+    given, proposed = names[suspect.given], names[suspect.proposed]
+    lines = [
+        ("Given", given, wording.share(suspect.probability_given)),
+        ("Proposed", proposed, wording.share(suspect.probability_proposed)),
+    ]
+    if suspect.true is not None:
+        lines.append(("True", names[suspect.true], ""))
+    return Card(
+        key=suspect.id,
+        given=given,
+        proposed=proposed,
+        lines=lines,
+        picture=pictures(suspect.id),
+        score=suspect.suppression,
+        verdict=judge(suspect.given, suspect.proposed, suspect.true),
+    )

@@ -81,6 +81,11 @@ def inline(name: str) -> str:
     return name if any(map(str.isupper, first[1:])) else name[:1].lower() + name[1:]
 
 
+def capital(text: str) -> str:
+    """The same with a capital first letter, as a sentence starts."""
+    return text[:1].upper() + text[1:]
+
+
 def share(fraction: float) -> str:
     """A whole percentage that says "0 %" or "100 %" only when that is exact."""
     if 0 < fraction < 0.005:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dspt.files import atomic_path
+from dspt.files import write_tensors
 from dspt.result import EpochMetrics
 from dspt.training.loop import TrainingState
 
-FORMAT = "dspt-checkpoint-2"
+FORMAT = "dspt-checkpoint-3"
+OLDER = ("dspt-checkpoint-1", "dspt-checkpoint-2")
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
-    """Write the state atomically.
+    """Write the state atomically, with a checksum over all of it.
 
     Args:
         path: a safetensors file.
@@ -24,8 +27,6 @@ def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
         identity: hash of everything that decides the outcome; a checkpoint of another one is not
             used.
     """
-    from safetensors.torch import save_file
-
     metrics = [[record.model_dump() for record in run] for run in state.metrics]
     header = {
         "format": FORMAT,
@@ -33,18 +34,29 @@ def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
         "epoch": str(state.epoch),
         "metrics": json.dumps(metrics),
     }
-    tensors = {"context": state.context.cpu(), "momentum": state.momentum.cpu()}
+    tensors = {"context": state.context, "momentum": state.momentum}
     for number, memory in enumerate(state.memory):
         for name, tensor in memory.items():
-            tensors[f"memory/{number}/{name}"] = tensor.cpu().contiguous()
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+            tensors[f"memory/{number}/{name}"] = tensor
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(path, tensors, {**header, "sha256": _checksum(header, tensors)})
 
 
-def load_checkpoint(path: Path, identity: str, device: torch.device) -> TrainingState | None:
+def load_checkpoint(
+    path: Path,
+    identity: str,
+    device: torch.device,
+    note: Callable[[str], None] | None = None,
+) -> TrainingState | None:
     """The saved state, or None when there is none that belongs to this run.
 
-    A file that cannot be read counts as none: it is only ever a shortcut, and the run starts anew.
+    A file that is damaged or of an older version counts as none, since it is only ever a shortcut:
+    the run starts anew.
+
+    Args:
+        path, identity: as for :func:`save_checkpoint`.
+        device: gets the tensors.
+        note: told in one line why a file of this run is not used.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -53,24 +65,46 @@ def load_checkpoint(path: Path, identity: str, device: torch.device) -> Training
     try:
         with safe_open(path, framework="pt") as stored:
             header = stored.metadata() or {}
-            if header.get("format") != FORMAT or header.get("identity") != identity:
-                return None
-            metrics = [
-                [EpochMetrics.model_validate(record) for record in run]
-                for run in json.loads(header["metrics"])
-            ]
-            memory: list[dict[str, Tensor]] = [{} for _ in metrics]
-            for key in stored.keys():  # noqa: SIM118 - no mapping
-                kind, _, rest = key.partition("/")
-                if kind == "memory":
-                    number, _, name = rest.partition("/")
-                    memory[int(number)][name] = stored.get_tensor(key).to(device)
-            return TrainingState(
-                epoch=int(header["epoch"]),
-                context=stored.get_tensor("context").to(device),
-                momentum=stored.get_tensor("momentum").to(device),
-                memory=memory,
-                metrics=metrics,
-            )
-    except (SafetensorError, OSError, KeyError, IndexError, ValueError, TypeError):
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        checksum = header.pop("sha256", None)
+        if header.get("format") in OLDER and checksum is None:
+            raise ValueError("it is of an older version, without a checksum")
+        if checksum != _checksum(header, tensors):
+            raise ValueError("it is damaged, its checksum differs")
+        if header["format"] != FORMAT or header["identity"] != identity:
+            return None
+        metrics = [
+            [EpochMetrics.model_validate(record) for record in run]
+            for run in json.loads(header["metrics"])
+        ]
+        memory: list[dict[str, Tensor]] = [{} for _ in metrics]
+        for key, tensor in tensors.items():
+            kind, _, rest = key.partition("/")
+            if kind == "memory":
+                number, _, name = rest.partition("/")
+                memory[int(number)][name] = tensor.to(device)
+        return TrainingState(
+            epoch=int(header["epoch"]),
+            context=tensors["context"].to(device),
+            momentum=tensors["momentum"].to(device),
+            memory=memory,
+            metrics=metrics,
+        )
+    except (
+        *(SafetensorError, OSError, RecursionError),
+        *(KeyError, IndexError, ValueError, TypeError, AttributeError),
+    ) as error:
+        if note:
+            reason = (str(error).splitlines() or ["it is damaged"])[0]
+            note(f"{path} cannot be continued ({reason}); training starts from the beginning")
         return None
+
+
+def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and contents, in an order of their own."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -79,7 +79,7 @@ def train(
 
     Raises:
         ValueError: when the runs differ in the number of training pictures.
-        DivergedError: when a loss stops being finite.
+        DivergedError: when a loss, the prompt or its class features stop being finite.
     """
     samples = len(runs[0].given)
     if any(len(run.given) != samples for run in runs):
@@ -95,6 +95,11 @@ def train(
         """Append to every run's metrics; class features of the prompts as they stand."""
         due = update_is_due(state.epoch, recipe.epochs, steps)
         standing, updates = features_and_updates(engine, state.context, runs, logit_scale, due)
+        if not bool(torch.isfinite(standing).all()):
+            raise DivergedError(
+                f"the text tower gives class features that are not finite after epoch "
+                f"{state.epoch}; lower recipe.lr (now {recipe.lr}) or use precision bf16 or fp32"
+            )
         for number, run in enumerate(runs):
             state.metrics[number].append(
                 measure_epoch(

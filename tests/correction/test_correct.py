@@ -1,0 +1,94 @@
+"""The whole correction on features with a prior that is better than chance but far from right."""
+
+import numpy as np
+import pytest
+
+from dspt.correction import correct
+
+
+def gaussian(n, classes, rate, seed, prior=0.8, kind="symmetric"):
+    """Clusters on the sphere, zero-shot directions that miss them by some angle, wrong labels."""
+    generator = np.random.default_rng(seed)
+    width = 24
+    centres = generator.standard_normal((classes, width))
+    true = np.arange(n) % classes
+    x = centres[true] + 1.5 * generator.standard_normal((n, width))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    named = prior * centres + (1 - prior) * 2 * generator.standard_normal((classes, width))
+    named /= np.linalg.norm(named, axis=1, keepdims=True)
+    given = true.copy()
+    wrong = generator.permutation(n)[: round(rate * n)]
+    step = 1 if kind == "next" else generator.integers(1, classes, len(wrong))
+    given[wrong] = (true[wrong] + step) % classes
+    return x, true, given, 12 * x @ named.T
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "next"])
+def test_wrong_labels_are_found_and_the_classifier_beats_zero_shot_on_new_samples(kind):
+    x, true, given, anchor = gaussian(600, 6, 0.4, seed=1, kind=kind, prior=0.6)
+    seen, fresh = slice(0, 300), slice(300, None)
+    found = correct(x[seen], given[seen], anchor[seen], seed=1)
+    assert found.informed
+    corrected = (found.posterior.argmax(1) == true[seen]).mean()
+    assert corrected > (given[seen] == true[seen]).mean() + 0.1
+    zero_shot = (anchor[fresh].argmax(1) == true[fresh]).mean()
+    tuned = ((anchor[fresh] + x[fresh] @ found.change).argmax(1) == true[fresh]).mean()
+    assert tuned > zero_shot + 0.03
+
+
+def test_clean_labels_are_left_alone():
+    x, true, given, anchor = gaussian(200, 5, 0.0, seed=2)
+    found = correct(x, given, anchor, seed=1)
+    assert found.noise_rate < 0.05
+    assert (found.posterior.argmax(1) == true).mean() > 0.97
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_order_of_classes_nearly_so():
+    x, _, given, anchor = gaussian(120, 4, 0.3, seed=3)
+    a = correct(x, given, anchor, seed=5)
+    b = correct(x, given, anchor, seed=5)
+    assert (a.posterior == b.posterior).all()
+    assert (a.change == b.change).all()
+
+
+def test_without_a_prior_only_symmetric_noise_is_considered():
+    generator = np.random.default_rng(0)
+    x, _, given, _ = gaussian(200, 5, 0.25, seed=4)
+    useless = generator.standard_normal((200, 5))
+    found = correct(x, given, useless, seed=1)
+    assert not found.informed
+    off = found.transition[~np.eye(5, dtype=bool)]
+    assert off.max() - off.min() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "rate"), [(8, 2, 0.0), (40, 2, 0.5), (60, 5, 0.9), (33, 3, 0.2)]
+)
+def test_degenerate_inputs_end_in_distributions(n, classes, rate):
+    x, _, given, anchor = gaussian(n, classes, rate, seed=6)
+    found = correct(x, given, anchor, seed=1)
+    assert np.allclose(found.posterior.sum(axis=1), 1)
+    assert np.isfinite(found.change).all()
+    assert 0 <= found.interval[0] <= found.noise_rate <= found.interval[1] <= 1
+
+
+def test_a_class_with_one_picture_and_a_class_without():
+    x, _, given, anchor = gaussian(60, 5, 0.2, seed=7)
+    given[given == 4] = 3
+    given[given == 2] = 1
+    given[0] = 2
+    found = correct(x, given, anchor, seed=1)
+    assert np.isfinite(found.posterior).all()
+    assert np.isfinite(found.transition).all()
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(ValueError, match="folds"):
+        correct(np.eye(3), np.arange(3), np.eye(3), seed=0)
+
+
+def test_progress_is_told_per_round():
+    x, _, given, anchor = gaussian(40, 3, 0.2, seed=8)
+    told = []
+    correct(x, given, anchor, seed=0, on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -1,0 +1,187 @@
+"""How well `dspt audit` finds wrong labels, beside cleanlab on the same out-of-fold probabilities.
+
+    DSPT_DATA=FOLDER python tools/audit_quality.py --out audit-quality [--set caltech101 ...]
+
+Caltech-101 and the packaged emoji with labels made wrong, CIFAR-10N with the labels of people.
+Prints one table a set and writes rows as CSV. cleanlab (AGPL) is used if it is installed
+(`pip install 'dspt[compare]'`) and left out visibly if not. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from dspt.audit import audit_labels
+from dspt.backbones import load_backbone
+from dspt.cli.console import BarProgress
+from dspt.configuration import build_config
+from dspt.training_set import draw_training_set, feature_table, load_configured
+
+SETS = {
+    "emoji": (
+        {"data": "demo"},
+        ["symmetric:0.25", "symmetric:0.5", "asymmetric:0.25", "asymmetric:0.5"],
+    ),
+    "caltech101": (
+        {"data": "caltech101"},
+        ["symmetric:0.25", "symmetric:0.5", "asymmetric:0.25", "asymmetric:0.5"],
+    ),
+    "cifar10n": (
+        {"data": "cifar10n"},
+        ["column:aggre_label", "column:random_label1", "column:worse_label"],
+    ),
+}
+COLUMNS = ("set", "noise", "seed", "n", "true_rate", "source", "auroc", "ap", "precision", "rate")
+
+
+def quality(scores: np.ndarray, wrong: np.ndarray, rate: float | None) -> dict[str, float | str]:
+    """AUROC, average precision, precision among as many as are wrong, and the rate claimed."""
+    top = np.argsort(-scores, kind="stable")[: int(wrong.sum())]
+    return {
+        "auroc": float(roc_auc_score(wrong, scores)),
+        "ap": float(average_precision_score(wrong, scores)),
+        "precision": float(wrong[top].mean()),
+        "rate": "" if rate is None else rate,
+    }
+
+
+def cleanlab_rows(given: np.ndarray, probabilities: np.ndarray, name: str) -> dict[str, tuple]:
+    """cleanlab's rankings and its estimate of how many labels are wrong."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    issues = find_label_issues(given, probabilities, n_jobs=1)
+    found = {}
+    for method in ("self_confidence", "normalized_margin", "confidence_weighted_entropy"):
+        quality_scores = get_label_quality_scores(
+            given, probabilities, method=method, adjust_pred_probs=False
+        )
+        found[f"cleanlab {method}, {name}"] = (-quality_scores, float(issues.mean()))
+    return found
+
+
+def measure(
+    name: str, noise: str, seed: int, shots: int | None, progress: BarProgress
+) -> list[dict]:
+    """All rows of one audit."""
+    config = build_config(**SETS[name][0], noise=noise, seed=seed, shots=shots)
+    dataset = load_configured(config)
+    backbone = load_backbone(config.backbone)
+    features = feature_table(config, dataset, backbone, None, progress)
+    drawn = draw_training_set(config, dataset, features)
+    audit = audit_labels(
+        backbone,
+        dataset.class_names,
+        features.stack(drawn.indices)[:, 0],
+        torch.from_numpy(drawn.given),
+        config.template or dataset.template,
+        seed=seed,
+        progress=progress,
+    )
+    given, wrong = drawn.given, drawn.given != drawn.true
+    sources: dict[str, tuple[np.ndarray, float | None]] = {
+        key: (scores, audit.correction.noise_rate if key == "doubt" else None)
+        for key, scores in audit.scores.items()
+    }
+    if importlib.util.find_spec("cleanlab"):
+        sources |= cleanlab_rows(given, audit.probabilities, "our pooled probabilities")
+        for learner, logits in audit.prompt_logits.items():
+            sources |= cleanlab_rows(
+                given, softmax(logits, axis=1), f"out-of-fold {learner} prompt"
+            )
+    else:
+        progress.note("cleanlab is not installed: the comparison with it is left out")
+    about = {"set": name, "noise": noise, "seed": seed, "n": len(given), "true_rate": wrong.mean()}
+    return [
+        {**about, "source": source, **quality(scores, wrong, rate)}
+        for source, (scores, rate) in sources.items()
+    ]
+
+
+def table(rows: list[dict], name: str) -> str:
+    """Means over seeds, in percent; the best of each column bold."""
+    rows = [row for row in rows if row["set"] == name]
+    noises = list(dict.fromkeys(row["noise"] for row in rows))
+    lines = [
+        f"### {name}: AUROC / average precision / precision at the true number, %",
+        "",
+        "| ranked by | " + " | ".join(noises) + " | mean AUROC |",
+        "| --- |" + " ---: |" * (len(noises) + 1),
+    ]
+    for source in dict.fromkeys(row["source"] for row in rows):
+        cells, aurocs = [], []
+        for noise in noises:
+            own = [r for r in rows if r["source"] == source and r["noise"] == noise]
+            mean = {
+                key: 100 * statistics.fmean(float(r[key]) for r in own)
+                for key in ("auroc", "ap", "precision")
+            }
+            cells.append(f"{mean['auroc']:.1f} / {mean['ap']:.1f} / {mean['precision']:.1f}")
+            aurocs.append(mean["auroc"])
+        lines.append(f"| {source} | " + " | ".join(cells) + f" | {statistics.fmean(aurocs):.1f} |")
+    lines += ["", "| share of wrong labels, % | " + " | ".join(noises) + " |"]
+    lines.append("| --- |" + " ---: |" * len(noises))
+    truth = [
+        f"{100 * statistics.fmean(float(r['true_rate']) for r in rows if r['noise'] == noise):.1f}"
+        for noise in noises
+    ]
+    lines.append("| true | " + " | ".join(truth) + " |")
+    for source in dict.fromkeys(row["source"] for row in rows if row["rate"] != ""):
+        if source != "doubt" and "self_confidence" not in source:
+            continue  # cleanlab's estimate is the same for all its rankings
+        estimates = [
+            [
+                100 * float(r["rate"])
+                for r in rows
+                if r["source"] == source and r["noise"] == noise and r["rate"] != ""
+            ]
+            for noise in noises
+        ]
+        shown = source.replace(" self_confidence", "")
+        lines.append(
+            f"| {shown} | " + " | ".join(f"{statistics.fmean(e):.1f}" for e in estimates) + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", dest="sets", choices=SETS, action="append")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shots", type=int, default=16)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "audit-quality.csv"
+    rows: list[dict] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    done = {(row["set"], row["noise"], row["seed"]) for row in rows}
+    progress = BarProgress()
+    for name in options.sets or SETS:
+        for seed in range(1, options.seeds + 1):
+            for noise in SETS[name][1]:
+                if (name, noise, str(seed)) in done:
+                    continue
+                print(f"{name} {noise} seed {seed}", file=sys.stderr, flush=True)
+                rows += measure(name, noise, seed, options.shots, progress)
+                with path.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, COLUMNS)
+                    writer.writeheader()
+                    writer.writerows(rows)
+        print(table(rows, name))
+
+
+if __name__ == "__main__":
+    main()
