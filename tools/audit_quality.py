@@ -2,8 +2,8 @@
 
     DSPT_DATA=FOLDER python tools/audit_quality.py --out audit-quality [--set caltech101 ...]
 
-Caltech-101 and the packaged emoji with labels made wrong, CIFAR-10N with the labels of people.
-Prints one table a set and writes rows as CSV. cleanlab (AGPL) is used if it is installed
+The packaged emoji and 50 classes of Caltech-101 with labels made wrong, CIFAR-10N with the labels of
+people. Prints one table a set and writes rows as CSV. cleanlab (AGPL) is used if it is installed
 (`pip install 'dspt[compare]'`) and left out visibly if not. What is finished is not done again.
 """
 
@@ -15,6 +15,7 @@ import importlib.util
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,19 +28,12 @@ from dspt.cli.console import BarProgress
 from dspt.configuration import build_config
 from dspt.training_set import draw_training_set, feature_table, load_configured
 
-SETS = {
-    "emoji": (
-        {"data": "demo"},
-        ["symmetric:0.25", "symmetric:0.5", "asymmetric:0.25", "asymmetric:0.5"],
-    ),
-    "caltech101": (
-        {"data": "caltech101"},
-        ["symmetric:0.25", "symmetric:0.5", "asymmetric:0.25", "asymmetric:0.5"],
-    ),
-    "cifar10n": (
-        {"data": "cifar10n"},
-        ["column:aggre_label", "column:random_label1", "column:worse_label"],
-    ),
+SYNTHETIC = ["symmetric:0.25", "symmetric:0.5", "asymmetric:0.25", "asymmetric:0.5"]
+HUMAN = ["column:aggre_label", "column:random_label1", "column:worse_label"]
+SETS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "emoji": ({"data": "demo", "shots": 16}, SYNTHETIC),
+    "caltech101": ({"data": "caltech101", "classes": "first:50", "shots": 16}, SYNTHETIC),
+    "cifar10n": ({"data": "cifar10n", "shots": 64}, HUMAN),
 }
 COLUMNS = ("set", "noise", "seed", "n", "true_rate", "source", "auroc", "ap", "precision", "rate")
 
@@ -74,7 +68,7 @@ def measure(
     name: str, noise: str, seed: int, shots: int | None, progress: BarProgress
 ) -> list[dict]:
     """All rows of one audit."""
-    config = build_config(**SETS[name][0], noise=noise, seed=seed, shots=shots)
+    config = build_config(**SETS[name][0], noise=noise, seed=seed)
     dataset = load_configured(config)
     backbone = load_backbone(config.backbone)
     features = feature_table(config, dataset, backbone, None, progress)
@@ -159,7 +153,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", dest="sets", choices=SETS, action="append")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shots", type=int, default=16)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "audit-quality.csv"
@@ -175,7 +168,7 @@ def main() -> None:
                 if (name, noise, str(seed)) in done:
                     continue
                 print(f"{name} {noise} seed {seed}", file=sys.stderr, flush=True)
-                rows += measure(name, noise, seed, options.shots, progress)
+                rows += measure(name, noise, seed, progress)
                 with path.open("w", newline="") as file:
                     writer = csv.DictWriter(file, COLUMNS)
                     writer.writeheader()
