@@ -2,7 +2,7 @@
 
     DSPT_DATA=FOLDER python tools/audit_quality.py --out audit-quality [--set caltech101 ...]
 
-The packaged emoji and 50 classes of Caltech-101 with labels made wrong, CIFAR-10N with the labels of
+The packaged emoji and 50 classes of Caltech-101 with labels made wrong, CIFAR-10N with labels of
 people. Prints one table a set and writes rows as CSV. cleanlab (AGPL) is used if it is installed
 (`pip install 'dspt[compare]'`) and left out visibly if not. What is finished is not done again.
 """
@@ -64,9 +64,7 @@ def cleanlab_rows(given: np.ndarray, probabilities: np.ndarray, name: str) -> di
     return found
 
 
-def measure(
-    name: str, noise: str, seed: int, shots: int | None, progress: BarProgress
-) -> list[dict]:
+def measure(name: str, noise: str, seed: int, progress: BarProgress) -> list[dict]:
     """All rows of one audit."""
     config = build_config(**SETS[name][0], noise=noise, seed=seed)
     dataset = load_configured(config)
