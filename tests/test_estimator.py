@@ -136,6 +136,7 @@ def test_every_kind_of_picture_gives_the_same(
         "text": [str(path) for path in paths],
         "array of text": np.array([str(path) for path in paths]),
         "series": pd.Series([str(path) for path in paths]),
+        "table with one column": pd.DataFrame({"image": [str(path) for path in paths]}),
         "images": images,
         "arrays": arrays,
         "one array": np.stack(arrays),
@@ -152,6 +153,31 @@ def test_every_kind_of_picture_gives_the_same(
     assert by_features.n_features_in_ == 16
     assert by_features.predict_proba(features) == pytest.approx(expected, abs=1e-4)
     assert by_features.predict_proba(images) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        ("a.png", ["red"], r"X: a.png is one picture; give a list of them, \['a.png'\]"),
+        (Path("a.png"), ["red"], r"X: a.png is one picture"),
+        (np.array([["a.png", "b.png"]]), ["red"], "X: a table with 2 columns of text"),
+        (["a.png", "b.png"], ["red", "red"], r"y: holds one class \('red'\); give at least two"),
+    ],
+)
+def test_slips_are_named(backbone: Backbone, X: Any, y: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        quick(backbone).fit(X, y)
+
+
+@pytest.mark.parametrize("method", ["auto", "zero-shot"])
+def test_methods_without_a_prompt_work_in_the_estimator(
+    method: str, backbone: Backbone, names: list[str], features: np.ndarray
+) -> None:
+    estimator = quick(backbone, method=method).fit(features, names)
+    assert estimator.predict_proba(features).shape == (18, 3)
+    assert estimator.n_iter_ == 0
+    again = pickle.loads(pickle.dumps(estimator))
+    assert np.array_equal(again.predict(features), estimator.predict(features))
 
 
 def test_transparency_and_orientation_count_as_in_a_file(
@@ -431,7 +457,7 @@ def test_features_of_a_backbone_serve_as_they_are(backbone: Backbone, paths: lis
 def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "estimator.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for name in ("cat", "dog", "crab"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for i in range(6):

@@ -148,7 +148,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         classes, given = np.unique(y, return_inverse=True)
         if len(classes) < 2:
-            raise UserError(f"y: holds one class ({classes[0]!r}); give at least two")
+            raise UserError(f"y: holds one class ({classes.tolist()[0]!r}); give at least two")
         names = _prompt_names(classes.tolist(), self.class_names)
         progress = self._progress()
         backbone = self._backbone_for(X.shape[1] if pictures is None else None)

@@ -69,10 +69,18 @@ def given_pictures(X: Any) -> GivenPictures | None:
             :class:`GivenPictures` takes.
 
     Raises:
-        UserError: for a four-dimensional array that is no uint8 [n, H, W, 3], and as
-            :class:`GivenPictures`.
+        UserError: for one picture in place of a list, a table of paths with several columns, a
+            four-dimensional array that is no uint8 [n, H, W, 3], and as :class:`GivenPictures`.
     """
+    if isinstance(X, str | Path):
+        raise UserError(f"X: {X} is one picture; give a list of them, [{str(X)!r}]")
     if not isinstance(X, list | tuple):
+        if len(getattr(X, "shape", ())) == 2 and _holds_paths(X):
+            if X.shape[1] != 1:
+                raise UserError(
+                    f"X: a table with {X.shape[1]} columns of text; give the column of paths alone"
+                )
+            X = np.asarray(X)[:, 0]
         shape = getattr(X, "shape", ())
         if len(shape) not in (1, 4):
             return None
@@ -84,6 +92,11 @@ def given_pictures(X: Any) -> GivenPictures | None:
             )
     items = list(X)
     return GivenPictures(items) if items and _is_picture(items[0]) else None
+
+
+def _holds_paths(table: Any) -> bool:
+    values = np.asarray(table)
+    return values.dtype.kind in "OU" and values.size > 0 and isinstance(values.flat[0], str | Path)
 
 
 def _is_picture(item: Any) -> bool:
