@@ -76,7 +76,7 @@ def _repository_path(page: str, target: str) -> str | None:
     sources = {uri: source for source, uri in PAGES.items()}
     origin = sources.get(page, f"docs/{page}")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
-    if "://" in target or path.startswith("../") or not (ROOT / path).exists():
+    if ":" in target or path.startswith("../") or not (ROOT / path).exists():
         return None
     natural = path.startswith("docs/") and page not in sources and (ROOT / path).is_file()
     return None if natural else path
