@@ -88,7 +88,7 @@ def test_in_an_empty_root_everything_is_missing(tmp_path: Path, name: str) -> No
 def test_wrong_calls(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder"):
         check_dataset("dtd", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no data set is called 'dtt'.*did you mean 'dtd'"):
+    with pytest.raises(UserError, match=r"no data set is called 'dtt'.*did you mean 'dtd'"):
         check_dataset("dtt", tmp_path)
 
 

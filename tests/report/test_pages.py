@@ -15,6 +15,7 @@ import pytest
 from dspt.report import Gallery, Section, render_audit, render_comparison, render_run
 from dspt.report.figures import gradient_by_probability
 from dspt.report.wording import MINUS
+from dspt.result import NoiseEstimate
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 
@@ -202,7 +203,7 @@ def test_run_without_suspects_or_epochs(made):
     assert "No samples were handed" in Page(render_run(run, [], made.thumbnail)).text
 
 
-@pytest.mark.parametrize("method", ["zero-shot", "zero-shot-ensemble", "linear-probe"])
+@pytest.mark.parametrize("method", ["zero-shot", "zero-shot-ensemble", "linear-probe", "auto"])
 def test_run_of_a_bound(made, method):
     run = made.run_result(method=method, epochs=0)
     parsed = check_sealed(render_run(run, made.suspects_of(run), made.thumbnail))
@@ -211,6 +212,27 @@ def test_run_of_a_bound(made, method):
     assert "Learning rate" not in parsed.text
     assert "How training went" not in parsed.text
     assert "Linear head" in parsed.text
+
+
+def test_run_says_what_was_estimated_of_the_labels(made):
+    run = made.run_result(method="auto", epochs=0)
+    classes = len(run.data.class_names)
+    wrong = 0.2 / (classes - 1)
+    matrix = [[0.8 if i == j else wrong for j in range(classes)] for i in range(classes)]
+    run.noise_estimate = NoiseEstimate(
+        rate=0.2,
+        interval=(0.15, 0.25),
+        transition=matrix,
+        weights={"zero-shot": 1.0},
+        informed=True,
+    )
+    text = check_sealed(render_run(run, [], made.thumbnail)).text
+    assert "20.0 % of the labels were estimated to be wrong" in text
+    assert "Which labels stand for which classes" in text
+    run.noise_estimate.informed = False
+    text = check_sealed(render_run(run, [], made.thumbnail)).text
+    assert "estimated to be wrong" not in text
+    assert "Which labels stand for which classes" not in text
 
 
 def test_run_with_an_option_in_words(made):

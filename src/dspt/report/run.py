@@ -8,6 +8,7 @@ from typing import Any
 from dspt.report import figures, wording
 from dspt.report.evidence import evidence_section
 from dspt.report.gallery import GROUPS, Card, Wall, judge, truth_sentence
+from dspt.report.heatmap import heat_map
 from dspt.report.page import Pictures, Thumbnail, render_page
 from dspt.report.palette import method_label
 from dspt.report.reliability import reliability
@@ -49,6 +50,7 @@ def render_run(result: RunResult, suspects: Sequence[Suspect], thumbnail: Thumbn
         intervals=figures.accuracy_intervals(rows) if rows else None,
         curves=figures.training_curves(result) if len(result.epochs) > 1 else None,
         gradients=_gradient_text(result),
+        **_estimate(result),
         evidence=evidence_section([result]),
         classes=_class_rows(result),
         confused=final is not None and final.per_class_mistakes is not None,
@@ -59,6 +61,20 @@ def render_run(result: RunResult, suspects: Sequence[Suspect], thumbnail: Thumbn
         config_json=result.config.model_dump_json(indent=2),
         **_gallery(result, suspects, Pictures(thumbnail), subject.inside),
     )
+
+
+def _estimate(result: RunResult) -> dict[str, Any]:
+    """What the method found out about the labels, as a sentence and a map."""
+    found = result.noise_estimate
+    if found is None or not found.informed:
+        return {"estimate": None, "heat": None}
+    low, high = map(wording.percent, found.interval)
+    matrix = found.transition
+    return {
+        "estimate": f"From pictures and labels alone, {wording.percent(found.rate)} of the labels "
+        f"were estimated to be wrong (95 % interval {low} to {high}).",
+        "heat": None if matrix is None else heat_map(matrix, result.data.class_names),
+    }
 
 
 def _gradient_text(result: RunResult) -> str | None:
