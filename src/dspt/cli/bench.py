@@ -53,7 +53,7 @@ def command(
         str | None,
         typer.Option(
             help="A grid that comes with dspt: smoke, caltech101, caltech101-lite, human-noise, "
-            "nlprompt-table or dspt-figure1.",
+            "self-adjusting, nlprompt-table or dspt-figure1.",
             show_default=False,
             autocompletion=options.offer(_presets),
         ),
