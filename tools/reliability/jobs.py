@@ -228,6 +228,10 @@ def run(job: Job, place: Path, *, fresh: bool = False) -> Ended:
     return Running(job, place, fresh=fresh).finish()
 
 
+TIMES = ("time", "seconds")
+"""Fields of result.json and audit.json that are never twice the same."""
+
+
 def outcome(folder: Path) -> dict[str, str]:
     """File by file what a job wrote, as a hash; timings do not count, nor does a page's text."""
     found = {}
@@ -243,7 +247,7 @@ def outcome(folder: Path) -> dict[str, str]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(part) for key, part in value.items() if key != "time"}
+        return {key: _timeless(part) for key, part in value.items() if key not in TIMES}
     return [_timeless(part) for part in value] if isinstance(value, list) else value
 
 
