@@ -24,6 +24,10 @@ from dspt.correction.folds import stratified_folds
 from dspt.correction.heads import STRENGTHS, anchored_heads, out_of_fold
 from dspt.seeding import derived_seed
 
+FIRST_STRENGTHS = tuple(strength for strength in STRENGTHS if strength >= 0.1)
+"""Of the first round, which learns from the given labels as they are. A head that follows them closely
+would explain consistent flips as if they were classes, and the channel would find no noise."""
+
 FOLDS = 4
 ROUNDS = 4
 RESAMPLES = 40
@@ -87,7 +91,8 @@ def correct(
     allowed = PRIOR_STRENGTHS if informed else PRIOR_STRENGTHS[-1:]
     targets = np.eye(classes)[given]
     for done in range(ROUNDS):
-        heads = out_of_fold(features, anchor, targets, fold)
+        strengths = STRENGTHS if done else FIRST_STRENGTHS
+        heads = out_of_fold(features, anchor, targets, fold, strengths)
         experts = np.concatenate([zero_shot, heads])
         channel = select_channel(experts, given, allowed)
         targets = channel.posterior
