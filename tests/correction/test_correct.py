@@ -6,13 +6,12 @@ import pytest
 from dspt.correction import correct
 
 
-def gaussian(n, classes, rate, seed, prior=0.8, kind="symmetric"):
+def gaussian(n, classes, rate, seed, prior=0.8, kind="symmetric", width=24, spread=1.5, scale=12):
     """Clusters on the sphere, zero-shot directions that miss them by some angle, wrong labels."""
     generator = np.random.default_rng(seed)
-    width = 24
     centres = generator.standard_normal((classes, width))
     true = np.arange(n) % classes
-    x = centres[true] + 1.5 * generator.standard_normal((n, width))
+    x = centres[true] + spread * generator.standard_normal((n, width))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     named = prior * centres + (1 - prior) * 2 * generator.standard_normal((classes, width))
     named /= np.linalg.norm(named, axis=1, keepdims=True)
@@ -20,7 +19,7 @@ def gaussian(n, classes, rate, seed, prior=0.8, kind="symmetric"):
     wrong = generator.permutation(n)[: round(rate * n)]
     step = 1 if kind == "next" else generator.integers(1, classes, len(wrong))
     given[wrong] = (true[wrong] + step) % classes
-    return x, true, given, 12 * x @ named.T
+    return x, true, given, scale * x @ named.T
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "next"])
@@ -34,6 +33,15 @@ def test_wrong_labels_are_found_and_the_classifier_beats_zero_shot_on_new_sample
     zero_shot = (anchor[fresh].argmax(1) == true[fresh]).mean()
     tuned = ((anchor[fresh] + x[fresh] @ found.change).argmax(1) == true[fresh]).mean()
     assert tuned > zero_shot + 0.03
+
+
+def test_most_labels_flipped_to_one_other_class_do_not_become_that_class():
+    x, true, given, anchor = gaussian(
+        240, 15, 0.75, seed=9, prior=0.6, kind="next", width=64, spread=1.0, scale=20
+    )
+    found = correct(x, given, anchor, seed=1)
+    assert found.noise_rate == pytest.approx(0.75, abs=0.03)
+    assert (found.posterior.argmax(1) == true).mean() > 0.95
 
 
 def test_clean_labels_are_left_alone():

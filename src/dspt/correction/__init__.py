@@ -25,8 +25,8 @@ from dspt.correction.heads import STRENGTHS, anchored_heads, out_of_fold
 from dspt.seeding import derived_seed
 
 FIRST_STRENGTHS = tuple(strength for strength in STRENGTHS if strength >= 0.1)
-"""Of the first round, which learns from the given labels as they are. A head that follows them closely
-would explain consistent flips as if they were classes, and the channel would find no noise."""
+"""Of the first round, which learns from the given labels as they are. A head that follows them
+closely explains consistent flips as if they were classes, and the channel finds no noise."""
 
 FOLDS = 4
 ROUNDS = 4
