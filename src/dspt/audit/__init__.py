@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dspt.audit.prompts import LEARNERS, out_of_fold_prompts
 from dspt.backbones import Backbone
-from dspt.correction import FOLDS, Correction, correct
+from dspt.correction import FOLDS, MIN_SAMPLES, Correction, correct
 from dspt.correction.folds import stratified_folds
 from dspt.errors import UserError
 from dspt.losses import suppression
@@ -26,8 +26,6 @@ EVIDENCE = {
     "zero_shot": "1 - probability of the given label under the untrained model",
 }
 """What is measured of every sample; higher means more suspicious."""
-
-MIN_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,6 @@ class Audit:
     def order(self, by: str = "doubt") -> np.ndarray:
         """Samples from the most to the least suspicious; ties keep their order."""
         return np.argsort(-self.scores[by], kind="stable")
-
-    def suspects(self, given: np.ndarray) -> np.ndarray:
-        """Samples whose given label is not the most probable one, the most suspicious first."""
-        return np.array([i for i in self.order() if self.proposed[i] != given[i]], dtype=np.int64)
 
 
 def audit_labels(

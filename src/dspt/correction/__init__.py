@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
 from dspt.correction.channel import (
     PRIOR_STRENGTHS,
@@ -31,6 +32,8 @@ closely explains consistent flips as if they were classes, and the channel finds
 FOLDS = 4
 ROUNDS = 4
 RESAMPLES = 40
+MIN_SAMPLES = 8
+"""Fewer cannot judge each other: two a fold."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def correct(
     """
     features, anchor = features.astype(np.float64), anchor.astype(np.float64)
     classes = anchor.shape[1]
-    zero_shot = _softmax(anchor)[None]
+    zero_shot = softmax(anchor, axis=1)[None]
     fold = stratified_folds(given, FOLDS, seed)
     informed = explains_labels(select_channel(zero_shot, given), given)
     # Without a prior, a structured channel could rename the classes at will.
@@ -130,8 +133,3 @@ def _rate_interval(
         rates.append(_wrong_share(again, given[rows]))
     half = 1.96 * float(np.std(rates, ddof=1))
     return max(0.0, rate - half), min(1.0, rate + half)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -108,7 +109,7 @@ def read_inside(folder: Path, relative: str) -> bytes:
     return read_picture(path, f"{relative} in {folder}")
 
 
-class CellImages:
+class CellImages(ABC):
     """Pictures that are cells of one column of a file, read when asked for.
 
     A cell is the encoded picture, or a Hugging Face struct {"bytes", "path"} whose path is used
@@ -155,8 +156,9 @@ class CellImages:
             raise UserError(f"{self.key(row)}, column {self._column!r}: no picture; drop the row")
         return cell
 
+    @abstractmethod
     def _cell(self, row: int) -> Any:
-        raise NotImplementedError
+        """What the file holds in a row of the column."""
 
 
 class ParquetImages(CellImages):

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -127,7 +128,7 @@ class DelimitedTable:
         return None
 
 
-class TypedTable:
+class TypedTable(ABC):
     """A table whose columns have Arrow types; only the columns asked for are read.
 
     Args:
@@ -196,11 +197,13 @@ class TypedTable:
         except (KeyError, TypeError, ValueError, RecursionError):
             return None
 
+    @abstractmethod
     def _values(self, column: str) -> Any:
-        raise NotImplementedError
+        """A column as an Arrow array, in one or more chunks."""
 
+    @abstractmethod
     def _images(self, column: str) -> CellImages:
-        raise NotImplementedError
+        """The pictures that a column holds."""
 
 
 class ParquetTable(TypedTable):

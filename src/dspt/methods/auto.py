@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from dspt.correction import Correction, correct
+from dspt.correction import MIN_SAMPLES, Correction, correct
 from dspt.errors import UserError
 from dspt.methods.bounds import LabelledFeatures, LinearHead
-
-MIN_SAMPLES = 8
 
 
 @dataclass(frozen=True)
