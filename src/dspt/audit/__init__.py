@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dspt.audit.prompts import LEARNERS, out_of_fold_prompts
 from dspt.backbones import Backbone
-from dspt.correction import FOLDS, MIN_SAMPLES, Correction, correct
+from dspt.correction import CONSTANTS, MIN_SAMPLES, Correction, correct
 from dspt.correction.folds import stratified_folds
 from dspt.errors import UserError
 from dspt.losses import suppression
@@ -89,7 +89,7 @@ def audit_labels(
     labels = given.cpu().numpy()
     untrained = backbone.zero_shot_features(class_names, template)
     anchor = (backbone.logit_scale * features @ untrained.t()).double().cpu().numpy()
-    fold = stratified_folds(labels, FOLDS, seed)
+    fold = stratified_folds(labels, CONSTANTS.folds, seed)
     prompts = out_of_fold_prompts(backbone, class_names, features, given, fold, seed, progress)
     with progress.task("noise channel") as advance:
         correction = correct(

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PRIOR_STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 1e4)
-"""From "T is what the labels say" to "noise is symmetric"."""
+SYMMETRIC = 1e4
+"""Strength of the prior that lets T be nothing but symmetric noise."""
+
+PRIOR_STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, SYMMETRIC)
+"""From "T is what the labels say" on."""
 
 BLOCKS = 6
 STEPS = 10
@@ -117,23 +120,31 @@ def select_channel(
     experts: np.ndarray,
     given: np.ndarray,
     prior_strengths: Sequence[float] = PRIOR_STRENGTHS,
+    standard_errors: float = STANDARD_ERRORS,
 ) -> Channel:
     """The channel nearest to symmetric noise that explains the labels as well as any.
 
-    Of the prior strengths, the largest whose leave-one-out log-likelihood is within two standard
+    Of the prior strengths, the largest whose leave-one-out log-likelihood is within some standard
     errors (of the paired differences) of the best one's. Structure in the noise has to show.
 
     Args:
         experts, given: as for :func:`fit_channel`.
         prior_strengths: to choose from, ascending.
+        standard_errors: how many; 0 takes the best one.
     """
     channels = [fit_channel(experts, given, m) for m in prior_strengths]
     best = max(channels, key=lambda channel: float(channel.log_likelihoods.sum()))
     for channel in reversed(channels):
         behind = best.log_likelihoods - channel.log_likelihoods
-        if behind.sum() <= STANDARD_ERRORS * behind.std() * np.sqrt(len(given)):
+        if behind.sum() <= standard_errors * behind.std() * np.sqrt(len(given)):
             return channel
     return best
+
+
+def sharpened(experts: np.ndarray, factor: float) -> np.ndarray:
+    """Experts that are ``factor`` times as sure: their log-probabilities times it, [K, n, C]."""
+    powers = experts**factor
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def explains_labels(channel: Channel, given: np.ndarray) -> bool:
