@@ -170,6 +170,27 @@ def test_options_replace_fields_wherever_they_stand() -> None:
     assert fields["methods"] == ["ce"]
 
 
+def test_a_further_grid_with_data_of_its_own_is_for_that_data_only() -> None:
+    fields = {
+        "data": ["demo", "a"],
+        "methods": ["ce"],
+        "also": [{"data": ["a", {"data": "b"}], "noise": ["column:tag"]}, {"noise": ["pair:0.5"]}],
+    }
+
+    def found(*data: str) -> set[tuple[str, str]]:
+        grid = parse_grid(override(fields, {"data": list(data)}))
+        return {(cell.data, str(cell.noise)) for cell in cells(grid)}
+
+    assert found("demo") == {("demo", "none"), ("demo", "pair:0.5")}
+    assert found("b", "c") == {
+        ("b", "none"),
+        ("b", "pair:0.5"),
+        ("b", "column:tag"),
+        ("c", "none"),
+        ("c", "pair:0.5"),
+    }
+
+
 def test_presets_are_possible_runs_on_known_data() -> None:
     sizes = {}
     for name in preset_names():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -297,11 +297,13 @@ def override(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     """A grid's fields with some of them given anew, everywhere in the grid.
 
     ``prompt`` and ``recipe`` are changed part by part. ``noise`` replaces all that the grid says of
-    noise; ``kinds`` or ``rates`` replace the listed ``noise`` and the other stays.
+    noise; ``kinds`` or ``rates`` replace the listed ``noise`` and the other stays. A further grid
+    (``also``) for data of its own stays as far as ``data`` names the same data.
     """
     changed = {**fields}
     if "also" in changed and isinstance(changed["also"], list):
-        changed["also"] = [_without(part, changes) for part in changed["also"]]
+        kept = [_on_data(part, changes.get("data")) for part in changed["also"]]
+        changed["also"] = [_without(part, changes) for part in kept if part is not None]
     if isinstance(changed.get("data"), list):
         changed["data"] = [_without(entry, changes) for entry in changed["data"]]
     changed = {**_without(changed, changes), **changes}
@@ -311,13 +313,24 @@ def override(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return changed
 
 
+def _on_data(part: Any, data: Sequence[Any] | None) -> Any:
+    """A further grid on those of its own data that are asked for; None if there is none."""
+    if data is None or not isinstance(part, dict) or not isinstance(part.get("data"), list):
+        return part
+    asked = {_data_name(entry) for entry in data}
+    own = [entry for entry in part["data"] if _data_name(entry) in asked]
+    return {**part, "data": own} if own else None
+
+
+def _data_name(entry: Any) -> Any:
+    return entry.get("data") if isinstance(entry, dict) else entry
+
+
 def _without(part: Any, changes: Mapping[str, Any]) -> Any:
     """A part of a grid without what is given anew."""
     if not isinstance(part, dict):
         return part
     gone = set(changes) - {"prompt", "recipe", "data"}
-    if "data" in changes and "data" in part and isinstance(part["data"], list):
-        gone.add("data")
     if "noise" in changes:
         gone |= set(NOISE_FIELDS)
     elif "kinds" in changes or "rates" in changes:
