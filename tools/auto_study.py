@@ -23,8 +23,9 @@ from sklearn.metrics import roc_auc_score
 
 from dspt.backbones import load_backbone
 from dspt.configuration import build_config
-from dspt.correction import CONSTANTS, Constants, correct
+from dspt.correction import correct
 from dspt.correction.channel import SYMMETRIC
+from dspt.correction.constants import CONSTANTS, Constants
 from dspt.progress import Silent
 from dspt.training_set import (
     draw_training_set,
@@ -50,13 +51,12 @@ def _penalties(least: float) -> tuple[float, ...]:
 
 VARIANTS: dict[str, Constants] = {
     "as it is": CONSTANTS,
-    "folds 2": replace(CONSTANTS, folds=2),
-    "folds 8": replace(CONSTANTS, folds=8),
+    "four folds": replace(CONSTANTS, folds=4),
+    "six folds": replace(CONSTANTS, folds=6),
     "one round": replace(CONSTANTS, rounds=1),
     "two rounds": replace(CONSTANTS, rounds=2),
-    "eight rounds": replace(CONSTANTS, rounds=8),
+    "four rounds": replace(CONSTANTS, rounds=4),
     "first round: all penalties": replace(CONSTANTS, first_strength=0),
-    "first round: from 0.03": replace(CONSTANTS, first_strength=0.03),
     "first round: from 0.3": replace(CONSTANTS, first_strength=0.3),
     "first round: from 1": replace(CONSTANTS, first_strength=1),
     "penalties from 0.001": replace(CONSTANTS, strengths=(0.001, *CONSTANTS.strengths)),

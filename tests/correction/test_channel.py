@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from dspt.correction.channel import (
     PRIOR_STRENGTHS,
     explains_labels,
     fit_channel,
     select_channel,
+    sharpened,
     symmetric,
 )
 
@@ -87,6 +89,14 @@ def test_the_order_of_the_classes_does_not_matter(strength):
     b = fit_channel(p[:, :, order], renamed[given], strength)
     assert np.allclose(a.posterior[:, order], b.posterior, atol=1e-9)
     assert np.allclose(a.transition[np.ix_(order, order)], b.transition, atol=1e-9)
+
+
+def test_sharpened_experts_are_what_their_logits_times_the_factor_say():
+    p, _, _ = planted(40, symmetric(0.3, 5), seed=7, experts=2)
+    logits = 3 * np.log(p)
+    assert np.allclose(sharpened(p, 3), softmax(logits, axis=-1), atol=1e-12)
+    certain = np.eye(3)[None]
+    assert (sharpened(certain, 2) == certain).all()
 
 
 def test_rows_and_posteriors_are_distributions_even_where_a_class_is_never_given():

@@ -30,6 +30,12 @@ def test_the_seed_decides():
     assert (stratified_folds(given, 4, 1) != stratified_folds(given, 4, 2)).any()
 
 
+def test_the_numbers_of_the_classes_play_no_part():
+    given = np.random.default_rng(0).integers(0, 5, 60)
+    renamed = np.array([3, 0, 4, 1, 2])[given]
+    assert (stratified_folds(given, 4, 1) == stratified_folds(renamed, 4, 1)).all()
+
+
 @pytest.mark.parametrize("folds", [1, 5])
 def test_impossible_numbers_of_folds_are_refused(folds):
     with pytest.raises(ValueError, match="folds must be 2 to 4"):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dspt.audit.prompts import LEARNERS, out_of_fold_prompts
 from dspt.backbones import Backbone
-from dspt.correction import CONSTANTS, MIN_SAMPLES, Correction, correct
+from dspt.correction import MIN_SAMPLES, Correction, correct
+from dspt.correction.constants import CONSTANTS
 from dspt.correction.folds import stratified_folds
 from dspt.errors import UserError
 from dspt.losses import suppression

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 SYMMETRIC = 1e4
 """Strength of the prior that lets T be nothing but symmetric noise."""
@@ -61,8 +62,9 @@ def symmetric(rate: float, classes: int) -> np.ndarray:
 
 def label_counts(posterior: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Expected number of samples of class c with label j, [C, C]."""
-    counts = np.zeros((posterior.shape[1],) * 2)
-    np.add.at(counts.T, given, posterior)
+    samples = np.arange(len(given))
+    one_hot = csr_array((np.ones(len(given)), (given, samples)), (posterior.shape[1], len(given)))
+    counts: np.ndarray = (one_hot @ posterior).T
     return counts
 
 

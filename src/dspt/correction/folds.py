@@ -12,7 +12,8 @@ def stratified_folds(given: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
     The samples are put in random order, sorted by class and dealt in turn, so the sizes of the
     folds differ by one at most, in all and within a class. A class with fewer samples than folds is
-    missing in some; a class with one is never in training when that one is judged.
+    missing in some; a class with one is never in training when that one is judged. Which number a
+    class has plays no part: classes are dealt in the order in which they first appear.
 
     Args:
         given: labels, int64 [n].
@@ -28,7 +29,8 @@ def stratified_folds(given: np.ndarray, folds: int, seed: int) -> np.ndarray:
     if not 2 <= folds <= len(given):
         raise ValueError(f"folds must be 2 to {len(given)} (the number of samples), not {folds}")
     shuffled = keyed_order(seed, "folds", range(len(given)))
-    dealt = shuffled[np.argsort(given[shuffled], kind="stable")]
+    _, first, number = np.unique(given[shuffled], return_index=True, return_inverse=True)
+    dealt = shuffled[np.argsort(first[number], kind="stable")]
     fold = np.empty(len(given), dtype=np.int64)
     fold[dealt] = np.arange(len(given)) % folds
     return fold

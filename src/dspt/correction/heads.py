@@ -81,28 +81,3 @@ def _minimum(
         objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
     )
     return minimum.x.reshape(start.shape)
-
-
-def out_of_fold(
-    features: np.ndarray,
-    anchor: np.ndarray,
-    targets: np.ndarray,
-    fold: np.ndarray,
-    strengths: Sequence[float] = STRENGTHS,
-) -> np.ndarray:
-    """Probabilities of every sample under heads that were trained without it.
-
-    Args:
-        features, anchor, targets: as for :func:`anchored_heads`.
-        fold: number of each sample's fold, [n].
-        strengths: S penalties.
-
-    Returns:
-        float64 [S, n, C].
-    """
-    log_p = np.empty((len(strengths), *targets.shape))
-    for number in np.unique(fold):
-        held = fold == number
-        heads = anchored_heads(features[~held], anchor[~held], targets[~held], strengths)
-        log_p[:, held] = log_softmax(anchor[held] + features[held] @ heads, axis=-1)
-    return np.exp(log_p)

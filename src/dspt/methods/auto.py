@@ -21,10 +21,11 @@ class CorrectedHead(LinearHead):
 class Auto:
     """Corrects the labels first: zero-shot, linear heads held near it, and a noise channel.
 
-    Out-of-fold heads of six strengths and zero-shot are weighed by how well they explain the given
-    labels through an estimated noise channel; the labels' posterior trains the next heads, four
-    times over. The result is one linear head, the product of experts with those weights. It trains
-    no prompt: the derivation, what breaks it and what it costs are in ``docs/auto.md``.
+    Heads of seven strengths, which never saw the labels they judge, and zero-shot are weighed by
+    how well they explain the given labels through an estimated noise channel; the labels' posterior
+    trains the next heads, three times over. The result is one linear head, the product of experts
+    with those weights. It trains no prompt: the derivation, what breaks it and what it costs are in
+    ``docs/auto.md``.
 
     Source: this project; the channel is forward correction (Patrini et al., "Making Deep Neural
     Networks Robust to Label Noise", CVPR 2017) with EM, as Dawid and Skene (1979) did for raters.
