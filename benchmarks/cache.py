@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks import common
@@ -38,7 +39,7 @@ def fill(folder: Path, dtype: str, pictures: int, dim: int) -> None:
     cache.flush()
 
 
-def use(folder: Path, dtype: str, pictures: int) -> dict[str, float]:
+def use(folder: Path, dtype: str, pictures: int, dim: int) -> dict[str, float]:
     """Seconds, and MiB of resident memory above what there was before."""
     asked, before, found = digests(pictures), resident(), {}
 
@@ -50,12 +51,19 @@ def use(folder: Path, dtype: str, pictures: int) -> dict[str, float]:
     cache = FeatureCache(folder, 0, dtype)  # type: ignore[arg-type]
     note("open", began)
     began = time.perf_counter()
-    assert all(digest in cache for digest in asked)
-    note("map and check all", began)
-    began = time.perf_counter()
-    values = cache.take(asked)
-    note("take all", began)
+    values = np.zeros((pictures, dim), dtype=np.float32)
+    for row, digest in enumerate(asked):
+        values[row] = cache.get(digest)
+    note("check and take all", began)
     found["of that the features taken, MiB"] = values.nbytes / 2**20
+    before = resident()
+    for place in np.random.default_rng(0).integers(0, pictures, 2048):
+        assert cache.get(asked[place]) is not None
+    began = time.perf_counter()
+    for place in np.random.default_rng(1).integers(0, pictures, 2048):
+        assert cache.get(asked[place]) is not None
+    found["one at random, us"] = (time.perf_counter() - began) / 2048 * 1e6
+    found["asking at random, MiB"] = resident() - before
     return found
 
 
@@ -69,14 +77,21 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.one:
         folder, dtype = arguments.one
-        print(json.dumps(use(Path(folder), dtype, arguments.pictures)))
+        print(json.dumps(use(Path(folder), dtype, arguments.pictures, arguments.dim)))
         return
     numbers = {}
     with tempfile.TemporaryDirectory() as place:
         for dtype in ("fp32", "fp16"):
             fill(Path(place), dtype, arguments.pictures, arguments.dim)
             call = [sys.executable, "-m", "benchmarks.cache", "--one", place, dtype]
-            call += ["--pictures", str(arguments.pictures), "--threads", str(arguments.threads)]
+            call += [
+                "--dim",
+                str(arguments.dim),
+                "--pictures",
+                str(arguments.pictures),
+                "--threads",
+                str(arguments.threads),
+            ]
             done = subprocess.run(call, capture_output=True, text=True, check=True)
             numbers[dtype] = json.loads(done.stdout.splitlines()[-1])
     common.print_table(

@@ -349,6 +349,53 @@ def test_few_pictures_are_in_memory_at_once(backbone: Backbone, tmp_path: Path) 
     assert images.most <= 2 * GROUP_SIZE + 1  # a group that is encoded, one that is read ahead
 
 
+def test_large_results_are_the_same_in_a_file(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_pictures(50)
+    images.files["red/7.png"] = b"broken"
+    order = [*range(40), 3, 7, *range(30, 50)]
+    small = extract_features(backbone, images, order, cache=tmp_path / "a", views=1)
+    monkeypatch.setattr("dspt.features.IN_MEMORY", 100)
+    monkeypatch.setattr("dspt.features.RELEASED", 3)
+    monkeypatch.setattr("dspt.feature_cache.SHARD_SIZE", 8)
+    for _ in range(2):  # the second time from the cache
+        large = extract_features(backbone, images, order, cache=tmp_path / "b", views=1)
+        assert torch.equal(large.values, small.values)
+        assert large.readable.tolist() == small.readable.tolist()
+        assert large.unreadable == small.unreadable
+    assert all(name.endswith(".safetensors") for name in files_of(tmp_path))
+    large.values.add_(1)  # it is the caller's own
+    again = extract_features(backbone, images, order, cache=tmp_path / "b", views=1)
+    assert torch.equal(again.values, small.values)
+
+
+def test_the_same_pictures_again_and_again_do_not_pile_up(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dspt.features.RELEASED", 10)
+    images = some_pictures(3)
+    rows = count_encoded(monkeypatch)
+    began: list[int] = []
+    read = [0]
+
+    class Counted(Pictures):
+        def read(self, i: int) -> bytes:
+            read[0] += 1
+            return super().read(i)
+
+    def progress(done: int, total: int) -> None:
+        began.append(read[0] - done)
+
+    order = [i % 3 for i in range(1000)]
+    found = extract_features(
+        backbone, Counted(images.files), order, cache=tmp_path, workers=1, on_progress=progress
+    )
+    assert rows() == 3
+    assert torch.equal(found.values, found.values[:3].repeat(334, 1, 1)[:1000])
+    assert max(began) <= 10 + 3 + GROUP_SIZE + 1
+
+
 def test_many_shards_when_there_are_many_pictures(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

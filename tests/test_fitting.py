@@ -182,6 +182,8 @@ def test_a_finished_run_is_returned_without_work(
 ) -> None:
     first = fitted(out=tmp_path / "run", shots=2, noise="symmetric:0.5")
     before = files_of(tmp_path / "run")
+    # A process that is killed between the last two files leaves this one.
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"left")
     encoded_rows = count_encoded(monkeypatch)
     monkeypatch.setattr("dspt.fitting.train", lambda *a, **k: pytest.fail("trained again"))
     again = fitted(out=tmp_path / "run", shots=2, noise="symmetric:0.5")

@@ -39,14 +39,16 @@ FINISHED_RUN = {
 }
 
 
-def write_model(folder: Path, *, seed: int = 0, mean: float = 0.5, width: int = 32) -> str:
+def write_model(
+    folder: Path, *, seed: int = 0, mean: float = 0.5, width: int = 32, embed_dim: int = 16
+) -> str:
     """An open_clip model folder; returns its path as text.
 
     All weights are random but one: the image projection is solved for, so that the model knows the
     colours by name and has a prior that training can keep or lose.
     """
     model_cfg: dict[str, Any] = {
-        "embed_dim": 16,
+        "embed_dim": embed_dim,
         "vision_cfg": {
             "image_size": 32,
             "layers": 2,

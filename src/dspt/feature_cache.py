@@ -5,29 +5,43 @@ A cache of one view holds safetensors files, each with the SHA-256 of its pictur
 is the SHA-256 of the digests. Opening a cache reads and checks only the digests. A shard's features
 are mapped into memory and checked when the first of them is asked for, so every byte is read once
 and only where it is needed; a shard that is damaged is removed, and its pictures count as unknown.
+
+Memory does not grow with the number of pictures but by a byte or two for each: the index is in a
+file of its own (:mod:`dspt.digest_index`), and :data:`MAPPED` shards are mapped at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import defaultdict
+import json
+import mmap
+import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dspt.digest_index import DigestIndex
 from dspt.errors import UserError
 from dspt.files import remove_abandoned, write_tensors
 
 FeatureType = Literal["fp32", "fp16"]
 SHARD_SIZE = 1024
+MAPPED = 16
 CACHE_VERSION = "1"
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_STORED: dict[str, tuple[str, np.dtype[Any]]] = {
+    "fp32": ("F32", np.dtype(np.float32)),
+    "fp16": ("F16", np.dtype(np.float16)),
+}
+_AT_ONCE = 64  # shards whose digests are sorted together
 
 
 class FeatureCache:
@@ -40,39 +54,56 @@ class FeatureCache:
             they are added, so it plays no part whether a value was on disk before.
 
     Attributes:
+        folder: of this view.
         damaged: shards that were found damaged and removed.
     """
 
     def __init__(self, folder: Path, view: int, dtype: FeatureType = "fp32") -> None:
         what = "picture" if view == 0 else f"crop-flip-{view}"
         half = "" if dtype == "fp32" else f"-{dtype}"
-        self._folder = folder / f"v{CACHE_VERSION}-{what}{half}"
-        self._dtype = _DTYPES[dtype]
+        self.folder = folder / f"v{CACHE_VERSION}-{what}{half}"
         self.damaged: list[Path] = []
-        self._places: dict[bytes, tuple[Path, int]] = {}
-        self._mapped: dict[Path, Tensor] = {}
-        self._new: dict[bytes, Tensor] = {}
-        self._indexed: set[Path] = set()
-        remove_abandoned(self._folder)
+        self._dtype = dtype
+        self._new: dict[bytes, np.ndarray] = {}
+        self._files: set[str] = set()  # names of shards that were looked at
+        self._shards: list[_Shard] = []
+        self._firsts: list[int] = []  # place of each shard's first picture, ascending
+        self._count = 0
+        self._places = DigestIndex(self.folder)
+        self._mapped: dict[str, _Mapped] = {}
+        remove_abandoned(self.folder)
         self.refresh()
 
     def refresh(self) -> None:
         """Take notice of what other processes have written meanwhile."""
-        for shard in sorted(set(self._folder.glob("*.safetensors")) - self._indexed):
-            self._index(shard)
+        found = {path.name for path in self.folder.glob("*.safetensors")}
+        new = sorted(found - self._files)
+        for start in range(0, len(new), _AT_ONCE):
+            self._index(new[start : start + _AT_ONCE])
 
-    def __contains__(self, digest: bytes) -> bool:
-        """Whether the feature is here and sound."""
-        if digest in self._new:
-            return True
-        place = self._places.get(digest)
-        return place is not None and (place[0] in self._mapped or self._map(place[0]))
+    def get(self, digest: bytes) -> np.ndarray | None:
+        """The feature, [D] fp32 or fp16, if it is here and sound."""
+        if (new := self._new.get(digest)) is not None:
+            return new
+        for place in self._places.find(digest):
+            shard = self._shards[bisect_right(self._firsts, place) - 1]
+            mapped = self._mapped.get(shard.name) or self._map(shard)
+            row = place - shard.first
+            if mapped is not None and mapped.digests[row].tobytes() == digest:
+                return mapped.features[row]
+        return None
 
-    def add(self, digest: bytes, feature: Tensor) -> None:
-        """Take a feature in, [D]; it is on disk after :meth:`flush` or enough others."""
-        self._new[digest] = feature.to(self._dtype)
+    def add(self, digest: bytes, feature: Tensor) -> np.ndarray:
+        """Take a feature in, [D]; it is on disk after :meth:`flush` or enough others.
+
+        Returns:
+            What :meth:`get` will give.
+        """
+        stored: np.ndarray = feature.to(_DTYPES[self._dtype]).numpy()
+        self._new[digest] = stored
         if len(self._new) >= SHARD_SIZE:
             self.flush()
+        return stored
 
     def flush(self) -> None:
         """Write what is new.
@@ -82,101 +113,149 @@ class FeatureCache:
         """
         if not self._new:
             return
-        digests = torch.tensor([list(digest) for digest in self._new], dtype=torch.uint8)
-        values = torch.stack(list(self._new.values())).contiguous()
+        digests = torch.frombuffer(bytearray(b"".join(self._new)), dtype=torch.uint8).view(-1, 32)
+        values = torch.from_numpy(np.stack(list(self._new.values())))
         # Named by content: processes that extract the same pictures write the same file.
-        shard = self._folder / f"{_name(digests)}.safetensors"
+        shard = self.folder / f"{_name(digests.numpy())}.safetensors"
         tensors = {"digests": digests, "features": values}
-        write_tensors(shard, tensors, {"sha256": _sha256(values)})
+        write_tensors(shard, tensors, {"sha256": _sha256(values.numpy())})
         self._new.clear()
-        self._index(shard)
-        if not self._map(shard):
+        self._index([shard.name])
+        last = self._shards[-1] if self._shards else None
+        if last is None or last.name != shard.name or self._map(last) is None:
             raise UserError(f"{shard}: what was written cannot be read back; check the disk")
 
-    def take(self, digests: Sequence[bytes]) -> Tensor:
-        """Features of pictures that are here (``in`` has said so), [n, D] fp32."""
-        rows_of: dict[Path | None, list[int]] = defaultdict(list)
-        for row, digest in enumerate(digests):
-            rows_of[None if digest in self._new else self._places[digest][0]].append(row)
-        values: Tensor | None = None
-        for shard, rows in rows_of.items():
-            found = (
-                torch.stack([self._new[digests[row]] for row in rows])
-                if shard is None
-                else self._mapped[shard][[self._places[digests[row]][1] for row in rows]]
-            )
-            if values is None:
-                values = torch.empty(len(digests), found.shape[1])
-            values[rows] = found.float()
-        assert values is not None, "no picture asked for"
-        return values
+    def _index(self, names: Sequence[str]) -> None:
+        """Note which pictures these shards hold."""
+        first, digests = self._count, []
+        for name in names:
+            self._files.add(name)
+            found = _read(self.folder / name, self._dtype, self._count)
+            if found is None:
+                self._remove(name)
+                continue
+            self._shards.append(found[0])
+            self._firsts.append(self._count)
+            self._count += len(found[1])
+            digests.append(found[1])
+        if digests:
+            self._places.add(np.concatenate(digests), first)
 
-    def _index(self, shard: Path) -> None:
-        """Note which pictures a shard holds."""
-        self._indexed.add(shard)
-        found = _read(shard, "digests")
-        if (
-            found is None
-            or found.tensor.dtype != torch.uint8
-            or found.tensor.shape[1:] != (32,)
-            or _name(found.tensor) != shard.stem
-        ):
-            self._remove(shard)
-            return
-        raw = found.tensor.numpy().tobytes()
-        for row in range(len(found.tensor)):
-            self._places[raw[32 * row : 32 * (row + 1)]] = (shard, row)
+    def _map(self, shard: _Shard) -> _Mapped | None:
+        """Map a shard, and check its features the first time; remove one that is damaged."""
+        if shard.lost:
+            return None
+        opened = _open(self.folder / shard.name, shard, self._dtype)
+        if opened is not None:
+            mapped, state = opened
+            if state == shard.checked or _sha256(mapped.features) == shard.sha256:
+                shard.checked = state
+                if len(self._mapped) >= MAPPED:
+                    del self._mapped[next(iter(self._mapped))]
+                self._mapped[shard.name] = mapped
+                return mapped
+        shard.lost = True
+        self._remove(shard.name)
+        return None
 
-    def _map(self, shard: Path) -> bool:
-        """Map a shard's features and check them; forget and remove one that is damaged."""
-        found = _read(shard, "features")
-        if (
-            found is not None
-            and found.tensor.dtype == self._dtype
-            and len(found.tensor) == found.rows
-            and _sha256(found.tensor) == found.check
-        ):
-            self._mapped[shard] = found.tensor
-            return True
-        self._remove(shard)
-        self._places = {key: place for key, place in self._places.items() if place[0] != shard}
-        return False
-
-    def _remove(self, shard: Path) -> None:
+    def _remove(self, name: str) -> None:
         """Remove what is damaged, and remember it; what another process removed is no damage."""
-        self._indexed.discard(shard)
+        shard = self.folder / name
         if shard.is_file():
             self.damaged.append(shard)
         with contextlib.suppress(OSError):  # of a cache that may only be read
             shard.unlink()
+        if not shard.is_file():
+            self._files.discard(name)
+
+
+@dataclass(slots=True)
+class _Shard:
+    """What is known of a shard without its pictures.
+
+    Attributes:
+        name: of the file.
+        first: place of its first picture.
+        rows: number of pictures.
+        width: of a feature.
+        digests, features: where they begin in the file, bytes.
+        sha256: of the features.
+        checked: identity of the file whose features were found sound.
+        lost: whether the file was damaged or is gone.
+    """
+
+    name: str
+    first: int
+    rows: int
+    width: int
+    digests: int
+    features: int
+    sha256: str | None
+    checked: tuple[int, int, int] | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True)
-class _Stored:
-    tensor: Tensor  # backed by the mapped file, not copied
-    rows: int  # number of digests
-    check: str | None
+class _Mapped:
+    """A shard in memory, backed by its file: ``digests`` [n, 32], ``features`` [n, D]."""
+
+    digests: np.ndarray
+    features: np.ndarray
 
 
-def _read(shard: Path, name: str) -> _Stored | None:
-    """A tensor of a shard; None for a file that is damaged or gone."""
+def _read(path: Path, dtype: FeatureType, first: int) -> tuple[_Shard, np.ndarray] | None:
+    """A shard and its digests, [n, 32]; None for a file that is damaged or gone."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(shard, framework="pt") as stored:
-            rows = int(stored.get_slice("digests").get_shape()[0])
+        with safe_open(path, framework="pt") as stored:  # checks the header against the file
+            found = stored.get_tensor("digests")
+            features = stored.get_slice("features")
+            kind, shape = features.get_dtype(), features.get_shape()
             check = (stored.metadata() or {}).get("sha256")
-            return _Stored(stored.get_tensor(name), rows, check)
-    except (SafetensorError, FileNotFoundError, KeyError, IndexError):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        digests_at, features_at = (
+            8 + length + header[name]["data_offsets"][0] for name in ("digests", "features")
+        )
+    except (SafetensorError, FileNotFoundError, LookupError, ValueError, RecursionError):
         return None
     except OSError as error:
-        raise UserError(f"{shard} cannot be read: {error}; mend or leave out --cache") from error
+        raise UserError(f"{path} cannot be read: {error}; mend or leave out --cache") from error
+    if found.dtype != torch.uint8 or found.shape[1:] != (32,) or kind != _STORED[dtype][0]:
+        return None
+    digests = found.numpy().copy()
+    if len(shape) != 2 or shape[0] != len(digests) or _name(digests) != path.stem:
+        return None
+    rows, width = shape
+    return _Shard(path.name, first, rows, width, digests_at, features_at, check), digests
 
 
-def _name(digests: Tensor) -> str:
+def _open(
+    path: Path, shard: _Shard, dtype: FeatureType
+) -> tuple[_Mapped, tuple[int, int, int]] | None:
+    """A shard's file, mapped, and its identity; None when it is too short or gone."""
+    kind = _STORED[dtype][1]
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        digests = np.frombuffer(mapping, np.uint8, 32 * shard.rows, shard.digests)
+        features = np.frombuffer(mapping, kind, shard.rows * shard.width, shard.features)
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}; mend or leave out --cache") from error
+    shape = shard.rows, shard.width
+    mapped = _Mapped(digests.reshape(-1, 32), features.reshape(shape))
+    return mapped, (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _name(digests: np.ndarray) -> str:
     """Of the shard that holds these pictures."""
     return _sha256(digests)[:32]
 
 
-def _sha256(values: Tensor) -> str:
-    return hashlib.sha256(values.numpy().data).hexdigest()
+def _sha256(values: np.ndarray) -> str:
+    return hashlib.sha256(values.data).hexdigest()

@@ -7,6 +7,10 @@ wrongly and everything is shared. Entries are written in shards as extraction go
 (:mod:`dspt.feature_cache`): an interruption loses at most one batch, a kill at most one shard. One
 process at a time extracts for a tower; others that need its pictures wait and then find them.
 
+However many pictures there are, memory stays the same but for a few bytes a picture: what is read
+and decoded ahead is a group or two, the cache keeps itself small, and features that are more than
+:data:`IN_MEMORY` bytes lie in a file that has no name (:mod:`dspt.large_arrays`).
+
 The bytes of every picture are read and hashed at every start. An index by path, size and times
 would save that and would be wrong when a file is exchanged without a trace in them.
 """
@@ -15,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import math
 import os
 from collections import deque
@@ -36,10 +39,15 @@ from dspt.data.images import UnreadableImage, open_image
 from dspt.errors import UserError
 from dspt.feature_cache import FeatureCache, FeatureType
 from dspt.files import locked
+from dspt.large_arrays import LargeArray
 from dspt.seeding import keyed_uint64
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+IN_MEMORY = 128 << 20
+RELEASED = 4096
+"""Rows after which the memory of what lies in a file is given back."""
 
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
@@ -50,7 +58,8 @@ class ImageFeatures:
     """Features of a list of pictures.
 
     Attributes:
-        values: L2-normalised features, [n, V, D] fp32; view 0 is the plain picture.
+        values: L2-normalised features, [n, V, D] fp32; view 0 is the plain picture. On a CPU large
+            ones are in a mapped file on the disk of the cache, which goes with them.
         readable: [n] of bool; rows of unreadable pictures are zero.
         unreadable: one line per picture that could not be read.
     """
@@ -127,7 +136,9 @@ def extract_features(
     caches = [FeatureCache(folder, view, dtype) for view in range(1 + views)]
     workers = workers or os.cpu_count() or 1
     n, group = len(indices), group_size(backbone.device)
-    digests: list[bytes | None] = [None] * n
+    shape = (n, 1 + views, backbone.embed_dim)
+    made = LargeArray(shape, np.float32, caches[0].folder, in_memory=IN_MEMORY)
+    readable = np.zeros(n, dtype=bool)
     problems: dict[int, str] = {}
     unknown: dict[bytes, _Picture] = {}  # by content, so the same picture is encoded once
     done = 0
@@ -137,6 +148,8 @@ def extract_features(
         nonlocal done
         for _ in range(pictures):
             done += 1
+            if done % RELEASED == 0:
+                made.release()
             if on_progress:
                 on_progress(done, n)
 
@@ -150,35 +163,46 @@ def extract_features(
     def unreadable(row: int, error: UserError) -> None:
         if strict:
             raise error
-        digests[row], problems[row] = None, str(error)
+        problems[row] = str(error)
 
-    def missing_views(digest: bytes) -> list[int]:
-        return [view for view, known in enumerate(caches) if digest not in known]
+    def keep(row: int, features: list[np.ndarray | None]) -> None:
+        for view, feature in enumerate(features):
+            made.values[row, view] = feature
+        readable[row] = True
 
-    def unknown_pictures() -> Iterator[_Picture]:
+    def in_cache(digest: bytes) -> list[np.ndarray | None]:
+        return [known.get(digest) for known in caches]
+
+    def unknown_groups() -> Iterator[list[_Picture]]:
         locks = iter([folder / "extraction.lock"])  # taken once, for the first unknown picture
-        stored = _ahead(readers, read, map(int, indices), group)
-        for row, found in enumerate(stored):
+        waiting: list[_Picture] = []
+        again = 0
+        for row, found in enumerate(_ahead(readers, read, map(int, indices), group)):
             if isinstance(found, UserError):
                 unreadable(row, found)
                 finished(1)
                 continue
             key, data, digest = found
-            digests[row] = digest
             if digest in unknown:
                 unknown[digest].places.append((row, key))
-                continue
-            missing = missing_views(digest)
-            if missing and (lock := next(locks, None)) is not None:
-                alone.enter_context(locked(lock))
-                for known in caches:
-                    known.refresh()
-                missing = missing_views(digest)
-            if missing:
-                unknown[digest] = _Picture(digest, data, missing, [(row, key)])
-                yield unknown[digest]
+                again += 1
             else:
-                finished(1)
+                features = in_cache(digest)
+                if _missing(features) and (lock := next(locks, None)) is not None:
+                    alone.enter_context(locked(lock))
+                    for known in caches:
+                        known.refresh()
+                    features = in_cache(digest)
+                if _missing(features):
+                    unknown[digest] = _Picture(digest, data, features, [(row, key)])
+                    waiting.append(unknown[digest])
+                else:
+                    keep(row, features)
+                    finished(1)
+            if len(waiting) == group or again == RELEASED:
+                yield waiting
+                waiting, again = [], 0
+        yield waiting
 
     def decode(picture: _Picture) -> list[Tensor] | None:
         try:
@@ -187,7 +211,7 @@ def extract_features(
             return None
         return [
             prepare.picture(augment(shown, picture.digest, view) if view else shown)
-            for view in picture.views
+            for view in _missing(picture.features)
         ]
 
     def decode_group(pictures: list[_Picture]) -> list[Future[list[Tensor] | None]]:
@@ -200,9 +224,8 @@ def extract_features(
         ThreadPoolExecutor(workers) as decoders,
     ):
         try:
-            groups = _groups(unknown_pictures(), group)
             meanwhile = 1 if backbone.device.type == "cuda" else 0
-            for pictures, futures in _started(groups, decode_group, meanwhile):
+            for pictures, futures in _started(unknown_groups(), decode_group, meanwhile):
                 decoded = [future.result() for future in futures]
                 tensors = [tensor for item in decoded for tensor in item or ()]
                 encoded = _encoded(backbone, prepare, tensors)
@@ -211,8 +234,11 @@ def extract_features(
                         for row, key in picture.places:
                             unreadable(row, _problem(picture.data, key))
                     else:
-                        for view in picture.views:
-                            caches[view].add(picture.digest, next(encoded))
+                        features = picture.features
+                        for view in _missing(features):
+                            features[view] = caches[view].add(picture.digest, next(encoded))
+                        for row, _ in picture.places:
+                            keep(row, features)
                     del unknown[picture.digest]
                     finished(len(picture.places))
         finally:
@@ -226,14 +252,9 @@ def extract_features(
             f"image features: {len(damaged)} damaged files of the cache were removed and what was "
             f"asked for was computed again; the first: {damaged[0]}"
         )
-    values = torch.zeros(n, 1 + views, backbone.embed_dim)
-    readable = np.array([digest is not None for digest in digests], dtype=bool)
-    if readable.any():
-        for view, known in enumerate(caches):
-            values[torch.from_numpy(readable), view] = known.take([d for d in digests if d])
-    return ImageFeatures(
-        values.to(backbone.device), readable, [problems[row] for row in sorted(problems)]
-    )
+    made.release()
+    values = torch.from_numpy(made.values).to(backbone.device)
+    return ImageFeatures(values, readable, [problems[row] for row in sorted(problems)])
 
 
 def augment(picture: Image, digest: bytes, view: int) -> Image:
@@ -279,8 +300,13 @@ class _Picture:
 
     digest: bytes
     data: bytes
-    views: list[int]  # those that are missing
+    features: list[np.ndarray | None]  # by view; None for those that are missing
     places: list[tuple[int, str]] = field(default_factory=list)  # (row, key), every one
+
+
+def _missing(features: Sequence[np.ndarray | None]) -> list[int]:
+    """Views without a feature."""
+    return [view for view, feature in enumerate(features) if feature is None]
 
 
 def _problem(data: bytes, key: str) -> UnreadableImage:
@@ -375,8 +401,3 @@ def _started(
         if len(waiting) > ahead:
             yield waiting.popleft()
     yield from waiting
-
-
-def _groups(items: Iterator[_Picture], size: int) -> Iterator[list[_Picture]]:
-    while group := list(itertools.islice(items, size)):
-        yield group

@@ -7,7 +7,7 @@ for one configuration, :func:`fit_many` for several side by side.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dspt.backbones import Backbone, load_backbone
 from dspt.backbones.devices import clear_memory_errors
@@ -49,7 +50,7 @@ from dspt.run_folder import (
     write_suspects,
 )
 from dspt.tracking import TrackedRun, Tracker, tracked
-from dspt.training.checkpoint import load_checkpoint, save_checkpoint
+from dspt.training.checkpoint import load_checkpoint, save_checkpoint, training_identity
 from dspt.training.loop import TrainingState, train
 from dspt.training.run import TrainingRun
 from dspt.training_set import (
@@ -388,21 +389,11 @@ def _identity(
     dataset: ImageDataset,
     backbone: Backbone,
 ) -> str:
-    """Hash of everything that decides the outcome of training.
-
-    The features stand for the pictures' content, the image tower and its preprocessing.
-    """
-    digest = hashlib.sha256(backbone.fingerprint.encode())
-    digest.update(json.dumps(dataset.class_names).encode())
-    behaviour = backbone.behaviour(dataset.class_names)
-    digest.update(json.dumps(behaviour, sort_keys=True).encode())
+    parts: list[str | np.ndarray | Tensor] = []
     for drawn, run in zip(draws, runs, strict=True):
-        digest.update(drawn.config.model_dump_json().encode())
-        for features in (run.features, run.test_features):
-            digest.update(features.cpu().contiguous().numpy().data)
-        digest.update(json.dumps(dataset.keys(drawn.indices)).encode())
-        digest.update(drawn.given.tobytes())
-    return digest.hexdigest()
+        parts += [drawn.config.model_dump_json(), run.features, run.test_features]
+        parts += [json.dumps(dataset.keys(drawn.indices)), drawn.given]
+    return training_identity(backbone, dataset.class_names, parts)
 
 
 def _finished(
@@ -433,6 +424,8 @@ def _finished(
             f"out: the model in {folder} is not the one that its {RESULT_FILE} measured; use "
             "another folder or --overwrite"
         )
+    with contextlib.suppress(OSError):  # of a process that was killed between the last two files
+        (folder / CHECKPOINT_FILE).unlink()
     if result.epochs:
         with tracked(trackers, [TrackedRun(result.config, folder, True)], progress) as track:
             track([result.epochs])

@@ -143,8 +143,9 @@ def _measure(
         )
     if not found.readable.any():
         raise UserError(f"{dataset.source}: none of the {len(indices)} pictures could be read")
-    kept = torch.from_numpy(found.readable)
-    features = found.values[kept.to(found.values.device), 0]
+    features = found.values[:, 0]
+    if not found.readable.all():  # or it would be a copy, of what may be larger than memory
+        features = features[torch.from_numpy(found.readable).to(features.device)]
     labels = torch.from_numpy(recode[dataset.labels[indices[found.readable]]]).to(features.device)
 
     def measured(logits: Tensor) -> Evaluation:

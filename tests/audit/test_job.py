@@ -13,9 +13,11 @@ from tests.tiny import count_encoded, draw, encoded, files_of, write_model
 
 from dspt.audit import EVIDENCE
 from dspt.audit.job import audit, data_settings, is_run, run_settings
-from dspt.audit.record import AuditRecord, AuditReport, read_report
+from dspt.audit.record import CHECKPOINT_FILE, AuditRecord, AuditReport, read_report
 from dspt.errors import UserError
 from dspt.fitting import fit
+from dspt.training.checkpoint import save_checkpoint
+from dspt.training.loop import TrainingState
 
 
 def audited(data: Path | str, model: str, out: Path, **settings: Any) -> AuditReport:
@@ -116,7 +118,7 @@ def test_an_interrupted_audit_leaves_no_half_and_goes_on(
         patch.setattr("dspt.audit.job.render_audit", stopped)
         with pytest.raises(KeyboardInterrupt):
             audited(planted, model, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert list(files_of(tmp_path / "out")) == [CHECKPOINT_FILE]
     with monkeypatch.context() as patch:
         patch.setattr("dspt.audit.job.write_findings", stopped)
         with pytest.raises(KeyboardInterrupt):
@@ -124,6 +126,71 @@ def test_an_interrupted_audit_leaves_no_half_and_goes_on(
     audited(planted, model, tmp_path / "out")
     table = (tmp_path / "out" / "audit.csv").read_bytes()
     assert table == (report.folder / "audit.csv").read_bytes()
+    assert set(files_of(tmp_path / "out")) == set(files_of(report.folder))
+
+
+def test_prompts_that_were_interrupted_train_on(
+    planted: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dspt.audit.prompts.EPOCHS", 4)
+    whole = audited(planted, model, tmp_path / "whole")
+    out = tmp_path / "out"
+    saved: list[int] = []
+    stop_after = 2
+
+    def saving(path: Path, state: TrainingState, identity: str) -> None:
+        save_checkpoint(path, state, identity)
+        saved.append(state.epoch)
+        if state.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dspt.audit.prompts.save_checkpoint", saving)
+    with pytest.raises(KeyboardInterrupt):
+        audited(planted, model, out)
+    assert list(files_of(out)) == [CHECKPOINT_FILE]
+    stop_after = -1
+    again = audited(planted, model, out)
+    assert saved == [0, 1, 2, 3, 4], "every epoch once"
+    assert again.findings == whole.findings
+    for name in ("audit.csv", "audit.html"):
+        assert (out / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert set(files_of(out)) == set(files_of(whole.folder))
+
+
+@pytest.mark.parametrize("other", ["seed", "labels", "overwrite"])
+def test_a_checkpoint_of_another_audit_is_not_gone_on_with(
+    planted: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    data, out = Path(shutil.copytree(planted, tmp_path / "colours")), tmp_path / "out"
+
+    def stopped(*args: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dspt.audit.job.render_audit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            audited(data, model, out)
+    seed = 2 if other == "seed" else 1
+    if other == "labels":
+        (data / "red" / "000.png").rename(data / "blue" / "900.png")
+    epochs: list[int] = []
+    monkeypatch.setattr(
+        "dspt.audit.prompts.save_checkpoint",
+        lambda path, state, identity: epochs.append(state.epoch),
+    )
+    settings = data_settings(str(data), backbone=model, seed=seed)
+    audit(settings, out=out, device="cpu", overwrite=other == "overwrite")
+    assert epochs == [0, 1], "trained from the start"
+    assert not (out / CHECKPOINT_FILE).exists()
+
+
+def test_what_a_kill_left_beside_a_finished_audit_is_removed(
+    report: AuditReport, planted: Path, model: str, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(report.folder, tmp_path / "out"))
+    (out / CHECKPOINT_FILE).write_bytes(b"left")
+    audited(planted, model, out)
+    assert files_of(out) == files_of(report.folder)
 
 
 def test_unreadable_pictures_are_named_counted_and_left_out(

@@ -3,16 +3,19 @@
     python -m tools.reliability.bounded --work DIR
 
 Three questions, each answered for several sizes in processes of their own: the memory of extracting
-features of so many pictures (`--rows`, drawn as they are read, through a tiny random tower), of
-`dspt predict` over so many files (`--files`), and the time that a bench of so many planned cells
+features of so many pictures (`--rows`, made as they are read, through a tiny random tower whose
+features are as wide as ViT-B's) and of doing so again with all of them in the cache, of `dspt
+predict` over so many files (`--files`), and the time that a bench of so many planned cells
 (`--cells`) needs for a dry run, for its start until the first group is begun, for its start again
-when all cells but four are finished, and when all are. `--rows 1000000` takes an hour or more.
+when all cells but four are finished, and when all are. Memory is read from `/proc`, so on Linux.
 """
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
+import random
 import resource
 import shutil
 import signal
@@ -23,19 +26,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from benchmarks.common import keep, print_table
+from PIL import Image
 from tests.tiny import write_model, write_pictures
 from tools.reliability.jobs import CLASSES, ROOT, parser, small_picture
 
 MIB = 1024 * 1024
+WIDTH = 512
+"""Of a feature."""
+EVERY = 2000
+"""Pictures after which the memory is looked at."""
 
 
-class DrawnPictures:
-    """Pictures that are drawn when they are read; a store of a data set."""
+class MadePictures:
+    """Pictures that are made when they are read; a store of a data set.
+
+    Bitmaps of the tower's size, the same but for their first points, which hold the number: so next
+    to nothing is spent on making, decoding and scaling them.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
+        buffer = io.BytesIO()
+        Image.frombytes("RGB", (32, 32), random.Random(0).randbytes(3 * 32 * 32)).save(
+            buffer, "BMP"
+        )
+        self._head, self._tail = buffer.getvalue()[:54], buffer.getvalue()[62:]
 
     def __len__(self) -> int:
         return self._count
@@ -45,31 +62,53 @@ class DrawnPictures:
         return f"picture-{i}"
 
     def read(self, i: int) -> bytes:
-        """Bytes of a PNG."""
-        return small_picture(i)
+        """Bytes of a bitmap."""
+        return self._head + i.to_bytes(8, "little") + self._tail
 
 
 def extraction(work: Path, rows: int) -> dict[str, float]:
-    """Features of ``rows`` pictures: memory beyond that of libraries and tower."""
+    """Features of ``rows`` pictures, computed and then found: memory beyond libraries and tower."""
     from dspt.backbones import load_backbone
     from dspt.features import extract_features
 
-    backbone = load_backbone(str(work / "model"), None, device="cpu")
+    backbone = load_backbone(str(work / f"model-{WIDTH}"), None, device="cpu")
     cache = work / f"cache-{rows}"
-    extract_features(backbone, DrawnPictures(64), range(64), cache=work / "warm-up", workers=1)
-    before, began = _peak_mib(), time.perf_counter()
-    found = extract_features(backbone, DrawnPictures(rows), np.arange(rows), cache=cache, workers=1)
-    seconds, grown = time.perf_counter() - began, _peak_mib() - before
-    assert found.readable.all()
-    shards = sum(file.stat().st_size for file in cache.rglob("*.safetensors"))
+    shutil.rmtree(cache, ignore_errors=True)
+    extract_features(backbone, MadePictures(64), range(64), cache=work / "warm-up", workers=1)
+    before = _memory()
+    answer: dict[str, float] = {"rows": rows}
+    first = None
+    for what in ("first", "again"):
+        most = dict.fromkeys(before, 0.0)
+
+        def look(done: int, total: int, most: dict[str, float] = most) -> None:
+            if done % EVERY == 0 or done == total:
+                most |= {name: max(most[name], mib) for name, mib in _memory().items()}
+
+        began = time.perf_counter()
+        found = extract_features(
+            backbone,
+            MadePictures(rows),
+            range(rows),
+            cache=cache,
+            workers=1,
+            on_progress=look,
+        )
+        answer[f"{what}_seconds"] = time.perf_counter() - began
+        look(rows, rows)
+        for name in before:
+            answer[f"{what}_{name}_mib"] = most[name] - before[name]
+        assert found.readable.all()
+        if first is not None:  # in pieces, as together they would be in memory
+            assert all(
+                torch.equal(a, b)
+                for a, b in zip(first.split(EVERY), found.values.split(EVERY), strict=True)
+            )
+        first = found.values
+    answer["result_mib"] = rows * WIDTH * 4 / MIB
+    answer["cache_mib"] = sum(f.stat().st_size for f in cache.rglob("*.safetensors")) / MIB
     shutil.rmtree(cache)
-    return {
-        "rows": rows,
-        "seconds": seconds,
-        "grown_mib": grown,
-        "of_that_result_mib": found.values.nbytes / MIB,
-        "of_that_mapped_cache_mib": shards / MIB,
-    }
+    return answer
 
 
 def prediction(work: Path, files: int) -> dict[str, float]:
@@ -161,8 +200,14 @@ def _children_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _memory() -> dict[str, float]:
+    """MiB of this process: what is its own (``RssAnon``), and with what is mapped (``VmRSS``)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    told = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return {
+        "anonymous": int(told["RssAnon"][0]) / 1024,
+        "resident": int(told["VmRSS"][0]) / 1024,
+    }
 
 
 def alone(question: Callable[[Path, int], dict[str, float]], work: Path, size: int) -> Any:
@@ -174,13 +219,14 @@ def alone(question: Callable[[Path, int], dict[str, float]], work: Path, size: i
 def main(given: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
     """Answer the questions."""
     options = parser("Memory and time when there is much to do.")
-    options.add_argument("--rows", type=int, nargs="*", default=[100_000, 200_000])
+    options.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
     options.add_argument("--files", type=int, nargs="*", default=[10_000, 100_000])
     options.add_argument("--cells", type=int, nargs="*", default=[1_000, 10_000])
     arguments = options.parse_args(given)
     work: Path = arguments.work.resolve()
     if not (work / "model").exists():
         write_model(work / "model")
+        write_model(work / f"model-{WIDTH}", embed_dim=WIDTH)
         write_pictures(work / "pictures" / "train", CLASSES, 6)
         write_pictures(work / "pictures" / "test", CLASSES, 4, first=50)
     if arguments.files and not (work / "run").exists():

@@ -34,6 +34,9 @@ from tools.reliability.jobs import (
 STATES = ("nothing", "features", "checkpoint", "results")
 """What a kill left at most, in the order in which it comes to be."""
 
+RESULT_FILES = ("result.json", "audit.json")
+"""Written last, so their presence means completeness."""
+
 
 @dataclass
 class Tally:
@@ -176,16 +179,17 @@ def _trial(
 
 def _state(out: Path, cache: Path) -> str:
     """The furthest that a kill left on disk."""
-    if next(out.rglob("result.json"), None):
+    if any(next(out.rglob(name), None) for name in RESULT_FILES):
         return "results"
-    if next(out.rglob("checkpoint.safetensors"), None) or next(out.glob("groups/*tensors"), None):
+    if next(out.rglob("*checkpoint.safetensors"), None) or next(out.glob("groups/*tensors"), None):
         return "checkpoint"
     return "features" if next(cache.rglob("*.safetensors"), None) else "nothing"
 
 
 def _finished(out: Path, cache: Path) -> dict[Path, tuple[int, int]]:
     """Complete results and shards, with what tells whether they were written again."""
-    found = [*out.rglob("result.json"), *cache.rglob("*.safetensors")]
+    found = [path for name in RESULT_FILES for path in out.rglob(name)]
+    found += [*cache.rglob("*.safetensors")]
     return {path: _mark(path) for path in found}
 
 

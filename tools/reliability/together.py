@@ -5,7 +5,8 @@
 For every job, that many processes with the same command start at once on one output folder and one
 cache; in half of the rounds the first of them is killed at a random moment. All others must end
 well, with results that are whole, and no epoch, cell or picture may be computed twice, but for what
-the killed one had not finished.
+the killed one had not finished. A bench whose others have ended when the first is killed says that
+cells were left to it; the command is then started once more.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Tally:
         processes: at once.
         rounds: how often they started together.
         kills: how often the first of them was killed.
+        started_again: rounds after which a killed process's cells were left.
         ended_well: processes with exit code 0 that were not killed.
         trained_twice: epochs of one training that more than one process computed.
         encoded: pictures, in all rounds.
@@ -49,6 +51,7 @@ class Tally:
     processes: int
     rounds: int = 0
     kills: int = 0
+    started_again: int = 0
     ended_well: int = 0
     trained_twice: int = 0
     encoded: int = 0
@@ -72,6 +75,9 @@ def together(job: Job, work: Path, processes: int, rounds: int, dice: random.Ran
         kill = number % 2 == 1
         ends = [running[0].finish(dice.uniform(0, 2 * alone.seconds) if kill else None)]
         ends += [one.finish() for one in running[1:]]
+        if ends[0].code < 0 and any("are left to another process" in end.err for end in ends):
+            tally.started_again += 1
+            ends.append(run(job, place))
         tally.rounds += 1
         tally.kills += ends[0].code < 0
         tally.ended_well += sum(end.code == 0 for end in ends)
@@ -114,13 +120,13 @@ def main(given: list[str] | None = None) -> list[Tally]:
         together(job, arguments.work, arguments.processes, arguments.rounds, dice)
         for job in make_jobs(arguments.work / "ground", names, tiny=arguments.tiny)
     ]
-    header = ["job", "processes", "rounds", "kills", "ended well", "epochs twice"]
+    header = ["job", "processes", "rounds", "kills", "again", "ended well", "epochs twice"]
     print_table(
         [*header, "pictures", "twice", "wrong"],
         [
             [
-                *(t.job, t.processes, t.rounds, t.kills, t.ended_well, t.trained_twice),
-                *(t.encoded, t.encoded_twice, len(t.wrong)),
+                *(t.job, t.processes, t.rounds, t.kills, t.started_again, t.ended_well),
+                *(t.trained_twice, t.encoded, t.encoded_twice, len(t.wrong)),
             ]
             for t in tallies
         ],

@@ -46,9 +46,9 @@ def _watch(log: int) -> None:
         os.write(log, f"epoch {path.name} {state.epoch}\n".encode())
 
     Backbone.encode_image = encoding  # type: ignore[method-assign]
-    for module in (checkpoint, sys.modules.get("dspt.fitting")):
-        if module is not None:
-            module.save_checkpoint = saving  # type: ignore[attr-defined]
+    for module in ("dspt.training.checkpoint", "dspt.fitting", "dspt.audit.prompts"):
+        if module in sys.modules:
+            sys.modules[module].save_checkpoint = saving  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

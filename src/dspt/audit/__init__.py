@@ -4,6 +4,7 @@ was trained on the sample's own label."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,6 +67,7 @@ def audit_labels(
     *,
     seed: int = 1,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> Audit:
     """Measure how probable it is that each given label is wrong.
 
@@ -77,6 +79,8 @@ def audit_labels(
         template: zero-shot prompt with ``{}`` for the class name.
         seed: of folds, starts and batches.
         progress: where to report to.
+        checkpoint: file that keeps the unfinished training of the prompts, so that the same call
+            goes on from it; the caller removes it. None for no such file.
 
     Raises:
         UserError: with too few samples to be judged by others.
@@ -91,7 +95,9 @@ def audit_labels(
     untrained = backbone.zero_shot_features(class_names, template)
     anchor = (backbone.logit_scale * features @ untrained.t()).double().cpu().numpy()
     fold = stratified_folds(labels, CONSTANTS.folds, seed)
-    prompts = out_of_fold_prompts(backbone, class_names, features, given, fold, seed, progress)
+    prompts = out_of_fold_prompts(
+        backbone, class_names, features, given, fold, seed, progress, checkpoint
+    )
     with progress.task("noise channel") as advance:
         correction = correct(
             features.double().cpu().numpy(), labels, anchor, seed=seed, on_progress=advance

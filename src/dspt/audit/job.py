@@ -16,6 +16,7 @@ from dspt.audit import Audit, audit_labels
 from dspt.audit.page import audit_page
 from dspt.audit.quality import measure_quality
 from dspt.audit.record import (
+    CHECKPOINT_FILE,
     PAGE_FILE,
     RECORD_FILE,
     TABLE_FILE,
@@ -111,7 +112,8 @@ def audit(
         settings: of :func:`run_settings` or :func:`data_settings`.
         run: folder of the run, if it is a run's labels.
         out: folder for the files; None for ``audit`` in the run's folder, or ``audit-NAME``. A
-            finished audit of the same settings in it is returned as it is.
+            finished audit of the same settings in it is returned as it is, an unfinished one goes
+            on.
         overwrite: replace an audit in ``out``.
         device: for the model.
         cache: folder for image features.
@@ -146,9 +148,14 @@ def audit(
     if result is not None:
         _refuse_change("backbone", result.backbone.fingerprint, backbone.fingerprint, what)
     with sole_writer(out, progress.note):
+        if overwrite:
+            (out / CHECKPOINT_FILE).unlink(missing_ok=True)
         if not overwrite and (out / RECORD_FILE).is_file():
-            return _finished(out, settings, dataset, backbone)
-        return _compute(settings, dataset, backbone, run, out, cache, progress)
+            report = _finished(out, settings, dataset, backbone)
+        else:
+            report = _compute(settings, dataset, backbone, run, out, cache, progress)
+        (out / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return report
 
 
 def _compute(
@@ -175,6 +182,7 @@ def _compute(
         template,
         seed=settings.seed,
         progress=progress,
+        checkpoint=out / CHECKPOINT_FILE,
     )
     findings = _findings(found, drawn, dataset)
     channel = found.correction

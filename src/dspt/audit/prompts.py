@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from dspt.methods import build_objective
 from dspt.progress import Progress
 from dspt.prompts import initial_context, text_engine
 from dspt.seeding import derived_seed
-from dspt.training.loop import train
+from dspt.training.checkpoint import load_checkpoint, save_checkpoint, training_identity
+from dspt.training.loop import TrainingState, train
 from dspt.training.recipe import Recipe
 from dspt.training.run import TrainingRun
 
@@ -51,6 +54,7 @@ def out_of_fold_prompts(
     fold: np.ndarray,
     seed: int,
     progress: Progress,
+    checkpoint: Path | None = None,
 ) -> np.ndarray:
     """Train every learner of :data:`LEARNERS` once per fold without it, all in one pass.
 
@@ -62,6 +66,8 @@ def out_of_fold_prompts(
         fold: number of each sample's fold, [n].
         seed: of starts and batches.
         progress: where to report to.
+        checkpoint: file that keeps the unfinished training after every epoch; a call with the same
+            arguments goes on from it. None for no such file.
 
     Returns:
         Scaled logits of every sample under the prompts that did not see it, float64 [M, n, C] in
@@ -94,10 +100,29 @@ def out_of_fold_prompts(
     engine = text_engine(
         backbone, class_names, N_CTX, position="end", class_specific=False, runs=len(runs)
     )
+    settings = json.dumps([seed, recipe.model_dump(), N_CTX, [asdict(one) for one in LEARNERS]])
+    parts: list[str | np.ndarray | Tensor] = [settings, features, given, fold]
+    identity = training_identity(backbone, class_names, parts)
+    state = None
+    if checkpoint is not None:
+        state = load_checkpoint(checkpoint, identity, backbone.device, progress.note)
+
+    def save(state: TrainingState) -> None:
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, state, identity)
+
     mend = "audit fewer classes at once, leave the prompts out, or take --device cpu"
     what = f"training {len(runs)} prompts, {len(LEARNERS)} methods without each fold"
     with progress.task(what) as advance, clear_memory_errors("training", mend):
-        state = train(engine, backbone.logit_scale, runs, recipe, on_step=advance)
+        state = train(
+            engine,
+            backbone.logit_scale,
+            runs,
+            recipe,
+            state=state,
+            on_epoch=save,
+            on_step=advance,
+        )
         with torch.no_grad():
             classes = torch.stack(engine(state.context).split(folds))
     logits = torch.empty(len(LEARNERS), len(given), len(class_names), dtype=torch.float64)

@@ -23,6 +23,8 @@ from dspt.result import BackboneInfo, Environment
 RECORD_FILE = "audit.json"
 TABLE_FILE = "audit.csv"
 PAGE_FILE = "audit.html"
+CHECKPOINT_FILE = "audit-checkpoint.safetensors"
+"""Only while the audit is unfinished; not a run's name for it, as the folder may be a run's."""
 
 Split = Literal["train", "val", "test", "all"]
 

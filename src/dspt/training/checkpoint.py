@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +16,33 @@ from dspt.files import write_tensors
 from dspt.result import EpochMetrics
 from dspt.training.loop import TrainingState
 
+if TYPE_CHECKING:
+    from dspt.backbones import Backbone
+
 FORMAT = "dspt-checkpoint-3"
 OLDER = ("dspt-checkpoint-1", "dspt-checkpoint-2")
+
+
+def training_identity(
+    backbone: Backbone, class_names: Sequence[str], parts: Iterable[str | np.ndarray | Tensor]
+) -> str:
+    """Hash of everything that decides the outcome of training.
+
+    Args:
+        backbone: with all that it makes of the names.
+        class_names: C names.
+        parts: settings, labels and features, in an order of their own. The features stand for the
+            pictures' content, the image tower and its preprocessing.
+    """
+    digest = hashlib.sha256(backbone.fingerprint.encode())
+    digest.update(json.dumps(class_names).encode())
+    behaviour = backbone.behaviour(tuple(class_names))
+    digest.update(json.dumps(behaviour, sort_keys=True).encode())
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.cpu().numpy()
+        digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
@@ -24,8 +51,7 @@ def save_checkpoint(path: Path, state: TrainingState, identity: str) -> None:
     Args:
         path: a safetensors file.
         state: of one or many runs.
-        identity: hash of everything that decides the outcome; a checkpoint of another one is not
-            used.
+        identity: of :func:`training_identity`; a checkpoint of another one is not used.
     """
     metrics = [[record.model_dump() for record in run] for run in state.metrics]
     header = {
