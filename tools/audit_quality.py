@@ -5,6 +5,8 @@
 The packaged emoji and 50 classes of Caltech-101 with labels made wrong, CIFAR-10N with labels of
 people. Prints one table a set and writes rows as CSV. cleanlab (AGPL) is used if it is installed
 (`pip install 'dspt[compare]'`) and left out visibly if not. What is finished is not done again.
+``--no-prompts`` leaves out the prompts, which take nearly all of the time, and measures the
+estimated share on labels as they are (``none``) as well.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ from dspt.audit import audit_labels
 from dspt.backbones import load_backbone
 from dspt.cli.console import BarProgress
 from dspt.configuration import build_config
+from dspt.correction import correct
 from dspt.training_set import draw_training_set, feature_table, load_configured
 
-SYNTHETIC = ["symmetric:0.25", "symmetric:0.5", "asymmetric:0.25", "asymmetric:0.5"]
-HUMAN = ["column:aggre_label", "column:random_label1", "column:worse_label"]
+SYNTHETIC = ["none", "symmetric:0.25", "symmetric:0.5", "asymmetric:0.25", "asymmetric:0.5"]
+HUMAN = ["none", "column:aggre_label", "column:random_label1", "column:worse_label"]
 SETS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "emoji": ({"data": "demo", "shots": 16}, SYNTHETIC),
     "caltech101": ({"data": "caltech101", "classes": "first:50", "shots": 16}, SYNTHETIC),
@@ -40,6 +43,8 @@ COLUMNS = ("set", "noise", "seed", "n", "true_rate", "source", "auroc", "ap", "p
 
 def quality(scores: np.ndarray, wrong: np.ndarray, rate: float | None) -> dict[str, float | str]:
     """AUROC, average precision, precision among as many as are wrong, and the rate claimed."""
+    if not wrong.any():
+        return {"auroc": "", "ap": "", "precision": "", "rate": "" if rate is None else rate}
     top = np.argsort(-scores, kind="stable")[: int(wrong.sum())]
     return {
         "auroc": float(roc_auc_score(wrong, scores)),
@@ -64,30 +69,43 @@ def cleanlab_rows(given: np.ndarray, probabilities: np.ndarray, name: str) -> di
     return found
 
 
-def measure(name: str, noise: str, seed: int, progress: BarProgress) -> list[dict]:
+def measure(name: str, noise: str, seed: int, prompts: bool, progress: BarProgress) -> list[dict]:
     """All rows of one audit."""
     config = build_config(**SETS[name][0], noise=noise, seed=seed)
     dataset = load_configured(config)
     backbone = load_backbone(config.backbone)
     features = feature_table(config, dataset, backbone, None, progress)
     drawn = draw_training_set(config, dataset, features)
-    audit = audit_labels(
-        backbone,
-        dataset.class_names,
-        features.stack(drawn.indices)[:, 0],
-        torch.from_numpy(drawn.given),
-        config.template or dataset.template,
-        seed=seed,
-        progress=progress,
-    )
-    given, wrong = drawn.given, drawn.given != drawn.true
-    sources: dict[str, tuple[np.ndarray, float | None]] = {
-        key: (scores, audit.correction.noise_rate if key == "doubt" else None)
-        for key, scores in audit.scores.items()
-    }
+    pictures, given = features.stack(drawn.indices)[:, 0], drawn.given
+    template = config.template or dataset.template
+    sources: dict[str, tuple[np.ndarray, float | None]]
+    logits_of: dict[str, np.ndarray] = {}
+    if prompts:
+        audit = audit_labels(
+            backbone,
+            dataset.class_names,
+            pictures,
+            torch.from_numpy(given),
+            template,
+            seed=seed,
+            progress=progress,
+        )
+        found, logits_of = audit.correction, audit.prompt_logits
+        sources = {key: (scores, None) for key, scores in audit.scores.items()}
+    else:
+        untrained = backbone.zero_shot_features(dataset.class_names, template)
+        anchor = (backbone.logit_scale * pictures @ untrained.t()).double().numpy()
+        found = correct(pictures.double().numpy(), given, anchor, seed=seed)
+        rows = np.arange(len(given))
+        sources = {
+            "doubt": (1 - found.posterior[rows, given], None),
+            "zero_shot": (1 - softmax(anchor, axis=1)[rows, given], None),
+        }
+    sources["doubt"] = (sources["doubt"][0], found.noise_rate)
+    wrong = np.zeros(len(given), bool) if drawn.true is None else given != drawn.true
     if importlib.util.find_spec("cleanlab"):
-        sources |= cleanlab_rows(given, audit.probabilities, "our pooled probabilities")
-        for learner, logits in audit.prompt_logits.items():
+        sources |= cleanlab_rows(given, found.probabilities, "our pooled probabilities")
+        for learner, logits in logits_of.items():
             sources |= cleanlab_rows(
                 given, softmax(logits, axis=1), f"out-of-fold {learner} prompt"
             )
@@ -104,15 +122,16 @@ def table(rows: list[dict], name: str) -> str:
     """Means over seeds, in percent; the best of each column bold."""
     rows = [row for row in rows if row["set"] == name]
     noises = list(dict.fromkeys(row["noise"] for row in rows))
+    ranked = [noise for noise in noises if noise != "none"]
     lines = [
         f"### {name}: AUROC / average precision / precision at the true number, %",
         "",
-        "| ranked by | " + " | ".join(noises) + " | mean AUROC |",
-        "| --- |" + " ---: |" * (len(noises) + 1),
+        "| ranked by | " + " | ".join(ranked) + " | mean AUROC |",
+        "| --- |" + " ---: |" * (len(ranked) + 1),
     ]
     for source in dict.fromkeys(row["source"] for row in rows):
         cells, aurocs = [], []
-        for noise in noises:
+        for noise in ranked:
             own = [r for r in rows if r["source"] == source and r["noise"] == noise]
             mean = {
                 key: 100 * statistics.fmean(float(r[key]) for r in own)
@@ -151,6 +170,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", dest="sets", choices=SETS, action="append")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--no-prompts", dest="prompts", action="store_false")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "audit-quality.csv"
@@ -163,10 +183,10 @@ def main() -> None:
     for name in options.sets or SETS:
         for seed in range(1, options.seeds + 1):
             for noise in SETS[name][1]:
-                if (name, noise, str(seed)) in done:
+                if (name, noise, str(seed)) in done or (options.prompts and noise == "none"):
                     continue
                 print(f"{name} {noise} seed {seed}", file=sys.stderr, flush=True)
-                rows += measure(name, noise, seed, progress)
+                rows += measure(name, noise, seed, options.prompts, progress)
                 with path.open("w", newline="") as file:
                     writer = csv.DictWriter(file, COLUMNS)
                     writer.writeheader()
