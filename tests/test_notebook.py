@@ -39,7 +39,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert accuracy["ce"] < accuracy["dspt"]
     assert accuracy["zero-shot"] < min(accuracy["dspt"], accuracy["auto"])
     low, high = map(int, re.findall(r"\((\d+)% to (\d+)%\)", said)[0])
-    assert low < high < 50
+    assert low < 40 < high  # the share that was made wrong
     found = {int(n): int(k) for n, k in re.findall(r"first (\d+): +(\d+) really", said)}
     assert found[20] >= 17  # 8 at random
     assert found[60] >= 48  # 24 at random
