@@ -2,25 +2,10 @@
 
 import numpy as np
 import pytest
+from tools.planted_prior import gaussian
 
 from dspt.correction import correct
 from dspt.correction.constants import Constants
-
-
-def gaussian(n, classes, rate, seed, prior=0.8, kind="symmetric", width=24, spread=1.5, scale=12):
-    """Clusters on the sphere, zero-shot directions that miss them by some angle, wrong labels."""
-    generator = np.random.default_rng(seed)
-    centres = generator.standard_normal((classes, width))
-    true = np.arange(n) % classes
-    x = centres[true] + spread * generator.standard_normal((n, width))
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    named = prior * centres + (1 - prior) * 2 * generator.standard_normal((classes, width))
-    named /= np.linalg.norm(named, axis=1, keepdims=True)
-    given = true.copy()
-    wrong = generator.permutation(n)[: round(rate * n)]
-    step = 1 if kind == "next" else generator.integers(1, classes, len(wrong))
-    given[wrong] = (true[wrong] + step) % classes
-    return x, true, given, scale * x @ named.T
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "next"])
