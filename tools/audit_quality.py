@@ -98,7 +98,9 @@ def measure(name: str, noise: str, seed: int, prompts: bool, progress: BarProgre
         found = correct(pictures.double().numpy(), given, anchor, seed=seed)
         rows = np.arange(len(given))
         sources = {
+            "suspicion": (found.suspicion, None),
             "doubt": (1 - found.posterior[rows, given], None),
+            "neighbours": (found.neighbours, None),
             "zero_shot": (1 - softmax(anchor, axis=1)[rows, given], None),
         }
     sources["doubt"] = (sources["doubt"][0], found.noise_rate)
@@ -169,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", dest="sets", choices=SETS, action="append")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--no-prompts", dest="prompts", action="store_false")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +183,7 @@ def main() -> None:
     done = {(row["set"], row["noise"], row["seed"]) for row in rows}
     progress = BarProgress()
     for name in options.sets or SETS:
-        for seed in range(1, options.seeds + 1):
+        for seed in options.seeds:
             for noise in SETS[name][1]:
                 if (name, noise, str(seed)) in done or (options.prompts and noise == "none"):
                     continue

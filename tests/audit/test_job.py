@@ -52,7 +52,8 @@ def test_table_record_and_page_agree(report: AuditReport) -> None:
     assert record == report.record
     assert [int(row["rank"]) for row in rows] == list(range(1, 3 * N + 1))
     doubts = [float(row["doubt"]) for row in rows]
-    assert doubts == sorted(doubts, reverse=True)
+    suspicions = [float(row["suspicion"]) for row in rows]
+    assert suspicions == sorted(suspicions, reverse=True)
     assert {row["split"] for row in rows} == {"train"}
     assert set(EVIDENCE) < set(rows[0])
     suspects = [row for row in rows if row["given_label"] != row["proposed_label"]]

@@ -11,6 +11,7 @@ from tests.acceptance.calling import Answer, Caller
 from tests.audit.ground import CLASSES, WRONG, N, rows_of, write_planted
 from tests.tiny import files_of, write_model
 
+from dspt.audit import EVIDENCE
 from dspt.audit.prompts import EPOCHS
 from dspt.data import load_dataset
 from dspt.fitting import fit
@@ -91,11 +92,12 @@ def test_wrong_labels_made_on_purpose_are_counted(dspt: Caller, ground: Path) ->
     assert f"really wrong: {100 * wrong / 18:.1f} %, {wrong} labels" in out
     lines = out.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("evidence "))
-    table = [line.split() for line in lines[head + 1 : head + 6]]
+    table = [line.split() for line in lines[head + 1 : head + 8]]
     measured = {words[0]: [float(word) for word in words[-3:]] for words in table}
     quality = json.loads(Path("audit-colours/audit.json").read_text())["quality"]["evidence"]
     assert measured["Doubt"] == pytest.approx(list(quality["doubt"].values()), abs=5e-4)
-    assert set(measured) == {"Doubt", "Suppression", "Margin", "Disagreement", "Zero-shot"}
+    assert measured["Suspicion"] == pytest.approx(list(quality["suspicion"].values()), abs=5e-4)
+    assert [name.lower().replace("-", "_") for name in measured] == list(EVIDENCE)
 
 
 def test_a_run_is_audited_in_its_folder(dspt: Caller, ground: Path) -> None:

@@ -39,6 +39,17 @@ def test_no_label_of_a_fold_reaches_the_heads_without_it(problem, size):
         assert (before != nested(problem, given=outside).heads(without)).any()
 
 
+@pytest.mark.parametrize("number", range(5))
+def test_neighbours_do_not_echo_the_labels_of_the_fold_they_are_asked_about(problem, number):
+    _, _, given, fold = problem
+    held = fold == number
+    votes = nested(problem).neighbours()
+    changed = nested(problem, given=np.where(held, (given + 1) % 3, given)).neighbours()
+    assert (votes[held] == changed[held]).all()
+    assert (votes[~held] != changed[~held]).any()
+    assert np.allclose(votes.sum(axis=1), 1)
+
+
 def test_each_set_of_folds_is_trained_once_and_the_first_round_is_cautious(problem):
     told = []
     x, anchor, given, fold = problem

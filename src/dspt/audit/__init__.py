@@ -21,7 +21,9 @@ from dspt.losses import suppression
 from dspt.progress import Progress, Silent
 
 EVIDENCE = {
-    "doubt": "1 - P(true label = given label) by the noise channel; the default ranking",
+    "suspicion": "doubt, had the nearest pictures a say in it; the default ranking",
+    "doubt": "1 - P(true label = given label) by the noise channel; sums to the estimated number",
+    "neighbours": "share of the ten most similar pictures' corrected labels that is another class",
     "suppression": "share of cross-entropy's gradient that DSPT refuses, out-of-fold DSPT prompt",
     "margin": "best other class against the given one, mean log-probability of the prompts",
     "disagreement": "share of out-of-fold prompts and zero-shot that prefer another class",
@@ -53,7 +55,7 @@ class Audit:
         """Pooled out-of-fold P(true = c | picture), [n, C]: what cleanlab asks for."""
         return self.correction.probabilities
 
-    def order(self, by: str = "doubt") -> np.ndarray:
+    def order(self, by: str = "suspicion") -> np.ndarray:
         """Samples from the most to the least suspicious; ties keep their order."""
         return np.argsort(-self.scores[by], kind="stable")
 
@@ -110,7 +112,9 @@ def audit_labels(
     names = [learner.name for learner in LEARNERS]
     return Audit(
         scores={
+            "suspicion": correction.suspicion,
             "doubt": 1 - correction.posterior[rows, labels],
+            "neighbours": correction.neighbours,
             "suppression": suppression(
                 torch.from_numpy(prompts[names.index("dspt")]), torch.from_numpy(labels)
             ).numpy(),

@@ -9,7 +9,9 @@ from dspt.audit.record import AuditRecord, Finding
 from dspt.report import AuditPage, AuditSuspect
 
 TITLES = {
-    "doubt": "Doubt (default ranking)",
+    "suspicion": "Suspicion (default ranking)",
+    "doubt": "Doubt",
+    "neighbours": "Neighbours",
     "suppression": "Suppression",
     "margin": "Margin",
     "disagreement": "Disagreement",
@@ -26,11 +28,14 @@ UNINFORMED = (
     "model that knows such pictures."
 )
 _MEANINGS = (
-    "Suspicion is the doubt: how probable it is that the given label is wrong. Every picture is "
-    "judged by models that were trained without its label.",
-    "Evidence. Suppression: share of its gradient that DSPT refuses the given label. Margin: the "
-    "best other class against the given one. Disagreement: share of the prompts, zero-shot among "
-    "them, that prefer another class. Zero-shot: what the untrained model leaves to other classes.",
+    "Suspicion ranks the labels: the doubt, had the most similar pictures a say in it. Every "
+    "picture is judged by models that were trained without its label.",
+    "Evidence. Doubt: how probable it is that the given label is wrong; over all labels it sums to "
+    "their estimated number. Neighbours: share of the ten most similar pictures' corrected labels "
+    "that is another class. Suppression: share of its gradient that DSPT refuses the given label. "
+    "Margin: the best other class against the given one. Disagreement: share of the prompts, "
+    "zero-shot among them, that prefer another class. Zero-shot: what the untrained model leaves "
+    "to other classes.",
 )
 
 
@@ -82,14 +87,16 @@ def audit_page(
 
 
 def _suspect(finding: Finding) -> AuditSuspect:
-    evidence = {TITLES[name]: value for name, value in finding.scores.items() if name != "doubt"}
+    evidence = {
+        TITLES[name]: value for name, value in finding.scores.items() if name != "suspicion"
+    }
     # A difference of log-probabilities, as the share of the better one of the two.
     evidence[TITLES["margin"]] = 0.5 * (1 + math.tanh(finding.scores["margin"] / 2))
     return AuditSuspect(
         key=finding.image,
         given=finding.given,
         proposed=finding.proposed,
-        score=finding.scores["doubt"],
+        score=finding.scores["suspicion"],
         confidence=finding.confidence,
         true=finding.true,
         evidence=evidence,

@@ -76,7 +76,7 @@ class Quality(_Record):
 class AuditRecord(_Record):
     """``audit.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     settings: AuditSettings
     name: str = Field(description="of the data")
     data_fingerprint: str

@@ -26,6 +26,7 @@ from dspt.correction.channel import (
 from dspt.correction.constants import CONSTANTS, Constants
 from dspt.correction.folds import stratified_folds
 from dspt.correction.heads import anchored_heads
+from dspt.correction.neighbours import suspicion
 from dspt.correction.nested import Judgement, NestedFolds
 from dspt.seeding import derived_seed
 
@@ -48,6 +49,9 @@ class Correction:
         strengths: penalties of the experts after the first, which is zero-shot.
         weights: of zero-shot and the heads, [1 + S]; of a head and its sharpened copy together.
         change: of the class embeddings, to be added to the zero-shot ones, [D, C].
+        neighbours: share of the nearest samples' corrected labels that is not the given label, [n].
+        suspicion: to rank the given labels by, the oddest highest, [n]: ``1 - posterior`` of the
+            given label if the neighbours had a say in it as well.
         informed: whether zero-shot says anything about the given labels. If not, nothing can tell
             a wrong label from a right one, and only symmetric noise is considered.
     """
@@ -60,6 +64,8 @@ class Correction:
     strengths: tuple[float, ...]
     weights: np.ndarray
     change: np.ndarray
+    neighbours: np.ndarray
+    suspicion: np.ndarray
     informed: bool
 
 
@@ -96,7 +102,8 @@ def correct(
 
     # Without a prior, a structured channel could rename the classes at will.
     allowed = constants.prior_strengths if informed else (SYMMETRIC,)
-    found = NestedFolds(features, anchor, given, fold, allowed, constants, on_heads).judge()
+    nested = NestedFolds(features, anchor, given, fold, allowed, constants, on_heads)
+    found = nested.judge()
     channel = found.channel
     by_copy = channel.weights[1:].reshape(len(found.copies), len(found.strengths))
     # Averaging logits is a product of experts, and stays one linear head; a sharpened copy has the
@@ -104,6 +111,7 @@ def correct(
     votes = np.array(found.copies) @ by_copy
     final = anchored_heads(features, anchor, channel.posterior, found.strengths)
     rate = _wrong_share(channel, given)
+    near = nested.neighbours()
     return Correction(
         posterior=channel.posterior,
         probabilities=channel.pooled,
@@ -113,6 +121,15 @@ def correct(
         strengths=found.strengths,
         weights=np.concatenate([channel.weights[:1], by_copy.sum(axis=0)]),
         change=np.tensordot(votes / (channel.weights[0] + votes.sum()), final, axes=1),
+        neighbours=1 - near[np.arange(len(given)), given],
+        suspicion=suspicion(
+            channel.pooled,
+            channel.transition,
+            given,
+            near,
+            constants.neighbours,
+            constants.neighbour_weight,
+        ),
         informed=informed,
     )
 

@@ -26,6 +26,8 @@ class Constants:
             stands in the pool once as it is and once this many times as sure. (A structured channel
             could explain the mistakes of sharpened heads as noise.) 1: not at all.
         resamples: for the interval of the noise rate.
+        neighbours: how many similar samples are heard on each label (``neighbours.py``).
+        neighbour_weight: of what they say against the heads'; only the ranking depends on it.
     """
 
     folds: int = 5
@@ -36,6 +38,8 @@ class Constants:
     standard_errors: float = STANDARD_ERRORS
     sharpness: float = 2.0
     resamples: int = 40
+    neighbours: int = 10
+    neighbour_weight: float = 0.5
 
 
 CONSTANTS = Constants()

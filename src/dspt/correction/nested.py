@@ -25,6 +25,7 @@ from scipy.special import softmax
 from dspt.correction.channel import SYMMETRIC, Channel, fit_channel, select_channel, sharpened
 from dspt.correction.constants import Constants
 from dspt.correction.heads import anchored_heads
+from dspt.correction.neighbours import nearest_mean
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class NestedFolds:
         self._constants = constants
         self._on_heads = on_heads
         self._heads: dict[frozenset[int], np.ndarray] = {}
+        self._last_targets: dict[int, np.ndarray] = {}
 
     @staticmethod
     def sets(constants: Constants) -> int:
@@ -114,6 +116,8 @@ class NestedFolds:
                 targets = np.eye(self._anchor.shape[1])[self._given[samples]]
             else:
                 targets = self.judge(without).channel.posterior
+            if len(without) == 1:
+                self._last_targets[next(iter(without))] = targets
             self._heads[without] = anchored_heads(
                 self._features[samples],
                 self._anchor[samples],
@@ -122,6 +126,24 @@ class NestedFolds:
             )
             self._on_heads()
         return self._heads[without]
+
+    def neighbours(self) -> np.ndarray:
+        """Mean label of each sample's nearest ones in other folds, [n, C].
+
+        These labels are corrected without the sample's own fold, like the targets of its heads.
+        """
+        votes = np.empty(self._anchor.shape)
+        for number in set(self._fold.tolist()):
+            without = frozenset({number})
+            self.heads(without)
+            held, others = ~self._outside(without), self._outside(without)
+            votes[held] = nearest_mean(
+                self._features[held],
+                self._features[others],
+                self._last_targets[number],
+                self._constants.neighbours,
+            )
+        return votes
 
     def _strengths(self, left_out: int) -> tuple[float, ...]:
         """Penalties of the heads that leave out so many folds."""
