@@ -11,6 +11,8 @@ from dspt.correction.channel import (
     PRIOR_STRENGTHS,
     explains_labels,
     fit_channel,
+    hedged_likelihoods,
+    label_counts,
     select_channel,
     sharpened,
     symmetric,
@@ -59,6 +61,20 @@ def test_a_planted_channel_is_found_the_better_the_more_samples(kind):
     assert errors[2] < 0.03
     assert errors[2] < errors[0]
     assert rate_errors[2] < 0.01
+
+
+@pytest.mark.parametrize("strength", [0.5, 8.0, PRIOR_STRENGTHS[-1]])
+def test_likelihoods_for_ranking_are_half_of_the_others_channel_and_half_symmetric(strength):
+    p, _, given = planted(40, next_class(0.4, 4), seed=3)
+    channel = fit_channel(p, given, strength)
+    counts = label_counts(channel.posterior, given)
+    even = symmetric((1 - np.trace(counts) / counts.sum()) * 4 / 3, 4)
+    found = hedged_likelihoods(channel, given)
+    for i in range(40):
+        others = np.arange(40) != i
+        own = label_counts(channel.posterior[others], given[others]) + strength * even
+        own /= own.sum(axis=1, keepdims=True)
+        assert np.allclose(found[i], (own + even)[:, given[i]] / 2)
 
 
 def test_the_selection_tells_symmetric_noise_from_structured():

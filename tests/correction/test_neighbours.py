@@ -48,13 +48,13 @@ def test_neighbours_without_weight_leave_the_doubt(seed, classes, rate, count):
     pooled = generator.dirichlet(np.ones(classes), 30)
     given = generator.integers(0, classes, 30)
     votes = generator.dirichlet(np.ones(classes), 30)
-    transition = symmetric(rate, classes)
-    joint = pooled * transition[:, given].T
+    likelihoods = symmetric(rate, classes)[:, given].T
+    joint = pooled * likelihoods
     doubt = 1 - (joint / joint.sum(axis=1, keepdims=True))[np.arange(30), given]
-    assert np.allclose(suspicion(pooled, transition, given, votes, count, 0), doubt)
+    assert np.allclose(suspicion(pooled, likelihoods, given, votes, count, 0), doubt)
     # Neighbours that say nothing change nothing, whatever their weight.
     even = np.full_like(votes, 1 / classes)
-    assert np.allclose(suspicion(pooled, transition, given, even, count, 0.7), doubt)
+    assert np.allclose(suspicion(pooled, likelihoods, given, even, count, 0.7), doubt)
 
 
 @settings(max_examples=40, deadline=None)
@@ -65,9 +65,9 @@ def test_a_vote_for_the_given_label_makes_it_less_suspicious(seed, weight):
     given = generator.integers(0, 4, 20)
     votes = generator.dirichlet(np.ones(4), 20)
     more = (votes + np.eye(4)[given]) / 2
-    transition = symmetric(0.3, 4)
-    before = suspicion(pooled, transition, given, votes, 10, weight)
-    after = suspicion(pooled, transition, given, more, 10, weight)
+    likelihoods = symmetric(0.3, 4)[:, given].T
+    before = suspicion(pooled, likelihoods, given, votes, 10, weight)
+    after = suspicion(pooled, likelihoods, given, more, 10, weight)
     assert (after <= before + 1e-12).all()
     assert ((before >= 0) & (before <= 1)).all()
 

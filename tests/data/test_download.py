@@ -201,6 +201,20 @@ def test_what_is_there_is_neither_fetched_nor_touched_again(
     assert mine.read_text() == "mine"
 
 
+def test_every_address_that_was_tried_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchvision tells the reason in further lines."""
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/a/"])
+    with pytest.raises(UserError, match="could not download it") as caught:
+        get_dataset("fashion_mnist", tmp_path / "root")
+    assert "http://127.0.0.1:9/a/" in str(caught.value)
+    assert "refused" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_failed_download_leaves_nothing_and_is_one_line(addresses: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with pytest.raises(UserError, match="dtd: torchvision could not download it") as caught:

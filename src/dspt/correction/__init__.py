@@ -20,6 +20,7 @@ from dspt.correction.channel import (
     Channel,
     explains_labels,
     fit_channel,
+    hedged_likelihoods,
     select_channel,
     sharpened,
 )
@@ -51,7 +52,7 @@ class Correction:
         change: of the class embeddings, to be added to the zero-shot ones, [D, C].
         neighbours: share of the nearest samples' corrected labels that is not the given label, [n].
         suspicion: to rank the given labels by, the oddest highest, [n]: ``1 - posterior`` of the
-            given label if the neighbours had a say in it as well.
+            given label, but less sure of the channel, and the neighbours have a say as well.
         informed: whether zero-shot says anything about the given labels. If not, nothing can tell
             a wrong label from a right one, and only symmetric noise is considered.
     """
@@ -124,7 +125,7 @@ def correct(
         neighbours=1 - near[np.arange(len(given)), given],
         suspicion=suspicion(
             channel.pooled,
-            channel.transition,
+            hedged_likelihoods(channel, given),
             given,
             near,
             constants.neighbours,

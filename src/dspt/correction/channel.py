@@ -149,6 +149,18 @@ def sharpened(experts: np.ndarray, factor: float) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def hedged_likelihoods(channel: Channel, given: np.ndarray) -> np.ndarray:
+    """P(label of sample i | true = c), to rank labels by, [n, C].
+
+    Half of it is the channel without the sample's own count, as a wrong label that is counted as
+    noise would excuse itself; the other half is symmetric noise of the same rate, as few samples
+    may show structure that there is not.
+    """
+    rate = _rate(label_counts(channel.posterior, given))
+    own = _without_own_count(channel.posterior, given, channel.prior_strength)
+    return (own + symmetric(rate, own.shape[1])[:, given].T) / 2
+
+
 def explains_labels(channel: Channel, given: np.ndarray) -> bool:
     """Whether the experts say more of the given labels than the labels' own frequencies do.
 
@@ -189,8 +201,15 @@ def _leave_one_out(
     posterior: np.ndarray, pooled: np.ndarray, given: np.ndarray, prior_strength: float
 ) -> np.ndarray:
     """Log-likelihood of each label under a T from which its own count is taken, [n]."""
+    likelihood = pooled * _without_own_count(posterior, given, prior_strength)
+    return np.log(np.clip(likelihood.sum(axis=1), TINY, None))
+
+
+def _without_own_count(
+    posterior: np.ndarray, given: np.ndarray, prior_strength: float
+) -> np.ndarray:
+    """T[c, y_i] from the other samples, [n, C]."""
     counts = label_counts(posterior, given)
     smoothed = counts + prior_strength * symmetric(_rate(counts), len(counts))
     numerator = smoothed[:, given].T - posterior
-    denominator = np.clip(smoothed.sum(axis=1) - posterior, TINY, None)
-    return np.log(np.clip((pooled * numerator / denominator).sum(axis=1), TINY, None))
+    return numerator / np.clip(smoothed.sum(axis=1) - posterior, TINY, None)

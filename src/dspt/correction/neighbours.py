@@ -41,7 +41,7 @@ def nearest_mean(
 
 def suspicion(
     pooled: np.ndarray,
-    transition: np.ndarray,
+    likelihoods: np.ndarray,
     given: np.ndarray,
     votes: np.ndarray,
     count: int,
@@ -49,14 +49,14 @@ def suspicion(
 ) -> np.ndarray:
     """How odd each given label is to the experts and to its neighbours together, [n].
 
-    ``1 - P(true = y_i | x_i, y_i)`` under the channel, with the experts' probabilities multiplied
+    ``1 - P(true = y_i | x_i, y_i)``, with the experts' probabilities multiplied
     by the neighbours' to the power ``weight``. Both look at the same features, so that a power of 1
     would count the same evidence twice. One more neighbour, who says nothing, keeps a class
     possible that none of them has.
 
     Args:
         pooled: P(true = c | x_i) of the experts, [n, C].
-        transition: T, [C, C].
+        likelihoods: P(y_i | true = c) by the channel, [n, C].
         given: y, int64 [n].
         votes: mean corrected label of each sample's neighbours, [n, C].
         count: how many neighbours.
@@ -64,5 +64,5 @@ def suspicion(
     """
     opinion = (count * votes + 1 / votes.shape[1]) / (count + 1)
     together = np.log(np.clip(pooled, _TINY, None)) + weight * np.log(opinion)
-    joint = softmax(together, axis=1) * transition[:, given].T
+    joint = softmax(together, axis=1) * likelihoods
     return 1 - joint[np.arange(len(given)), given] / np.clip(joint.sum(axis=1), _TINY, None)

@@ -34,6 +34,10 @@ ROWS_PER_GROUP = 5000
 LABEL_FILES = {"cifar10n": "CIFAR-10_human.pt", "cifar100n": "CIFAR-100_human.pt"}
 
 
+# Of torchvision's own words, in characters: they can name every address that was tried.
+_LONGEST_REASON = 300
+
+
 @dataclass(frozen=True)
 class _Unpacked:
     """The folder below its root where torchvision leaves things, and which of them are kept."""
@@ -160,7 +164,7 @@ def _torchvision(card: DatasetCard, root: Path, **options: Any) -> Any:
     try:
         return make(root=str(root), download=True, **options)
     except Exception as error:  # urllib, zipfile, tarfile, gdown: whatever went wrong there
-        line = (str(error).splitlines() or [type(error).__name__])[0]
+        line = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise UserError(
             f"{card.name}: torchvision could not download it: {line}; try again, or "
             f"{how_to_get(card)}"
