@@ -79,6 +79,7 @@ VARIANTS: dict[str, Constants] = {
     "structure: four standard errors": replace(CONSTANTS, standard_errors=4),
     "no sharpened copies": replace(CONSTANTS, sharpness=1),
     "copies four times as sure": replace(CONSTANTS, sharpness=4),
+    "no free heads": replace(CONSTANTS, free_heads=False),
     "five neighbours": replace(CONSTANTS, neighbours=5),
     "twenty neighbours": replace(CONSTANTS, neighbours=20),
     "neighbours unheard": replace(CONSTANTS, neighbour_weight=0),
@@ -113,7 +114,8 @@ def measure(name: str, noise: str, seed: int, left: list[str]) -> list[dict]:
             constants=VARIANTS[variant],
         )
         seconds = time.perf_counter() - started
-        weight = zero_shot + torch.from_numpy(found.change.T).float()
+        change = torch.from_numpy(found.classifier.change.T).float()
+        weight = found.classifier.anchor_weight * zero_shot + change
         right = (seen @ weight.t()).argmax(dim=1) == tensors.test_labels
         rows.append(
             {

@@ -49,7 +49,11 @@ def main() -> None:
         x, true, given, anchor = gaussian(400, 8, 0.75, seed=seed, spread=1.2)
         found = correct(x, given, anchor, seed=1)
         untrained = (anchor.argmax(axis=1) == true).mean()
-        trained = ((anchor + x @ found.change).argmax(axis=1) == true).mean()
+        if hasattr(found, "classifier"):
+            logits = found.classifier.logits(x, anchor)
+        else:  # of an older version
+            logits = anchor + x @ found.change
+        trained = (logits.argmax(axis=1) == true).mean()
         print(
             f"seed {seed}: zero-shot {untrained:.1%}, auto {trained:.1%}, "
             f"estimated share of wrong labels {found.noise_rate:.1%}"

@@ -192,13 +192,14 @@ def measure_outcome(
 
 
 def _noise_estimate(correction: Correction) -> NoiseEstimate:
-    names = ("zero-shot", *(f"head {strength:g}" for strength in correction.strengths))
+    heads = (f"{kind} {s:g}" for kind in ("head", "free head") for s in correction.strengths)
+    names = ("zero-shot", *heads)
     small = len(correction.transition) <= MAX_TRANSITION_CLASSES
     return NoiseEstimate(
         rate=correction.noise_rate,
         interval=correction.interval,
         transition=correction.transition.round(6).tolist() if small else None,
-        weights=dict(zip(names, correction.weights.tolist(), strict=True)),
+        weights=dict(zip(names, correction.classifier.weights.tolist(), strict=True)),
         informed=correction.informed,
     )
 

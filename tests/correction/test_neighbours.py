@@ -111,6 +111,6 @@ def test_only_the_ranking_depends_on_the_neighbours():
     a = correct(x, given, anchor, seed=1)
     b = correct(x, given, anchor, seed=1, constants=Constants(neighbours=3, neighbour_weight=1))
     assert (a.posterior == b.posterior).all()
-    assert (a.change == b.change).all()
+    assert (a.classifier.change == b.classifier.change).all()
     assert a.noise_rate == b.noise_rate
     assert (a.suspicion != b.suspicion).any()

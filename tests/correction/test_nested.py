@@ -40,14 +40,17 @@ def test_no_label_of_a_fold_reaches_the_heads_without_it(problem, size):
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_neighbours_do_not_echo_the_labels_of_the_fold_they_are_asked_about(problem, number):
+@pytest.mark.parametrize("opinion", [NestedFolds.neighbours, NestedFolds.free_heads])
+def test_neighbours_and_free_heads_do_not_echo_the_labels_they_are_asked_about(
+    problem, number, opinion
+):
     _, _, given, fold = problem
     held = fold == number
-    votes = nested(problem).neighbours()
-    changed = nested(problem, given=np.where(held, (given + 1) % 3, given)).neighbours()
-    assert (votes[held] == changed[held]).all()
-    assert (votes[~held] != changed[~held]).any()
-    assert np.allclose(votes.sum(axis=1), 1)
+    said = opinion(nested(problem))
+    changed = opinion(nested(problem, given=np.where(held, (given + 1) % 3, given)))
+    assert (said[..., held, :] == changed[..., held, :]).all()
+    assert (said[..., ~held, :] != changed[..., ~held, :]).any()
+    assert np.allclose(said.sum(axis=-1), 1)
 
 
 def test_each_set_of_folds_is_trained_once_and_the_first_round_is_cautious(problem):
@@ -57,7 +60,9 @@ def test_each_set_of_folds_is_trained_once_and_the_first_round_is_cautious(probl
         x, anchor, given, fold, PRIOR_STRENGTHS, CONSTANTS, lambda: told.append(None)
     )
     judged = found.judge()
-    assert len(told) == NestedFolds.sets(CONSTANTS) == 5 + 10 + 10
+    assert len(told) == 5 + 10 + 10
+    assert found.free_heads().shape == (3, 60, 3)
+    assert len(told) == NestedFolds.sets(CONSTANTS) == 5 + 10 + 10 + 5
     assert judged.strengths == (0.03, 0.3, 1.0)
     assert found.heads(frozenset({0, 1, 2})).shape == (2, 8, 3)  # penalties from 0.1
     assert judged.experts.shape[1:] == (60, 3)

@@ -34,7 +34,7 @@ def labelled(backbone: Backbone, given: list[int]) -> LabelledFeatures:
     )
 
 
-def test_the_head_is_zero_shot_plus_the_change_that_the_correction_found(
+def test_the_head_is_a_share_of_zero_shot_plus_the_change_that_was_found(
     backbone: Backbone,
 ) -> None:
     data = labelled(backbone, [i % 6 for i in range(48)])
@@ -42,7 +42,8 @@ def test_the_head_is_zero_shot_plus_the_change_that_the_correction_found(
     zero_shot = backbone.logit_scale * backbone.zero_shot_features(NAMES, "a photo of a {}.")
     anchor = (data.features @ zero_shot.t()).numpy()
     alone = correct(data.features.numpy(), data.given.numpy(), anchor, seed=7)
-    expected = zero_shot + torch.from_numpy(alone.change.T).float()
+    found = alone.classifier
+    expected = found.anchor_weight * zero_shot + torch.from_numpy(found.change.T).float()
     torch.testing.assert_close(head.weight, expected)
     assert not head.bias.any()
     assert np.array_equal(head.correction.posterior, alone.posterior)

@@ -24,9 +24,9 @@ from dspt.correction.channel import (
     select_channel,
     sharpened,
 )
+from dspt.correction.classifier import Classifier, product_of_experts
 from dspt.correction.constants import CONSTANTS, Constants
 from dspt.correction.folds import stratified_folds
-from dspt.correction.heads import anchored_heads
 from dspt.correction.neighbours import suspicion
 from dspt.correction.nested import Judgement, NestedFolds
 from dspt.seeding import derived_seed
@@ -47,9 +47,8 @@ class Correction:
         interval: 95 % of the noise rate, from resampled pictures and from how much it depends on
             how sure the heads are; it does not hold noise that follows the model's own confusions,
             which no method that trusts the prior can see.
-        strengths: penalties of the experts after the first, which is zero-shot.
-        weights: of zero-shot and the heads, [1 + S]; of a head and its sharpened copy together.
-        change: of the class embeddings, to be added to the zero-shot ones, [D, C].
+        strengths: penalties of the heads.
+        classifier: trained on the posterior.
         neighbours: share of the nearest samples' corrected labels that is not the given label, [n].
         suspicion: to rank the given labels by, the oddest highest, [n]: ``1 - posterior`` of the
             given label, but less sure of the channel, and the neighbours have a say as well.
@@ -63,8 +62,7 @@ class Correction:
     noise_rate: float
     interval: tuple[float, float]
     strengths: tuple[float, ...]
-    weights: np.ndarray
-    change: np.ndarray
+    classifier: Classifier
     neighbours: np.ndarray
     suspicion: np.ndarray
     informed: bool
@@ -106,11 +104,7 @@ def correct(
     nested = NestedFolds(features, anchor, given, fold, allowed, constants, on_heads)
     found = nested.judge()
     channel = found.channel
-    by_copy = channel.weights[1:].reshape(len(found.copies), len(found.strengths))
-    # Averaging logits is a product of experts, and stays one linear head; a sharpened copy has the
-    # same logits, that many times.
-    votes = np.array(found.copies) @ by_copy
-    final = anchored_heads(features, anchor, channel.posterior, found.strengths)
+    free = nested.free_heads() if constants.free_heads else None
     rate = _wrong_share(channel, given)
     near = nested.neighbours()
     return Correction(
@@ -120,8 +114,7 @@ def correct(
         noise_rate=rate,
         interval=_rate_interval(found, given, rate, seed, constants),
         strengths=found.strengths,
-        weights=np.concatenate([channel.weights[:1], by_copy.sum(axis=0)]),
-        change=np.tensordot(votes / (channel.weights[0] + votes.sum()), final, axes=1),
+        classifier=product_of_experts(features, anchor, given, found, free),
         neighbours=1 - near[np.arange(len(given)), given],
         suspicion=suspicion(
             channel.pooled,

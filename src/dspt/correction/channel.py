@@ -149,6 +149,15 @@ def sharpened(experts: np.ndarray, factor: float) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def weigh_experts(experts: np.ndarray, given: np.ndarray, transition: np.ndarray) -> np.ndarray:
+    """Weights of the experts by EM, the channel held fixed, [K]; arguments as above."""
+    weights = np.full(len(experts), 1 / len(experts))
+    for _ in range(BLOCKS * STEPS):
+        _, _, shares, _ = _expect(experts, given, weights, transition)
+        weights = (shares + 1) / (shares + 1).sum()
+    return weights
+
+
 def hedged_likelihoods(channel: Channel, given: np.ndarray) -> np.ndarray:
     """P(label of sample i | true = c), to rank labels by, [n, C].
 

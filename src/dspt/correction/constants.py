@@ -25,6 +25,7 @@ class Constants:
             doubt passes for what noise does. So where only symmetric noise shows, each of them
             stands in the pool once as it is and once this many times as sure. (A structured channel
             could explain the mistakes of sharpened heads as noise.) 1: not at all.
+        free_heads: whether heads that start from nothing help in the end (``classifier.py``).
         resamples: for the interval of the noise rate.
         neighbours: how many similar samples are heard on each label (``neighbours.py``).
         neighbour_weight: of what they say against the heads'; only the ranking depends on it.
@@ -37,6 +38,7 @@ class Constants:
     prior_strengths: tuple[float, ...] = PRIOR_STRENGTHS
     standard_errors: float = STANDARD_ERRORS
     sharpness: float = 2.0
+    free_heads: bool = True
     resamples: int = 40
     neighbours: int = 10
     neighbour_weight: float = 0.5

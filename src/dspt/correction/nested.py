@@ -15,7 +15,7 @@ vouch for themselves: noise looks like less, and weak penalties look better than
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 
@@ -81,7 +81,8 @@ class NestedFolds:
     @staticmethod
     def sets(constants: Constants) -> int:
         """How many sets of folds need heads of their own."""
-        return sum(comb(constants.folds, size) for size in range(1, constants.rounds + 1))
+        rounds = sum(comb(constants.folds, size) for size in range(1, constants.rounds + 1))
+        return rounds + (constants.folds if constants.free_heads else 0)
 
     def judge(self, without: frozenset[int] = frozenset()) -> Judgement:
         """Experts and channel for the samples outside the folds ``without``, in their order.
@@ -133,17 +134,31 @@ class NestedFolds:
         These labels are corrected without the sample's own fold, like the targets of its heads.
         """
         votes = np.empty(self._anchor.shape)
-        for number in set(self._fold.tolist()):
-            without = frozenset({number})
-            self.heads(without)
-            held, others = ~self._outside(without), self._outside(without)
+        for held, targets in self._corrected():
             votes[held] = nearest_mean(
-                self._features[held],
-                self._features[others],
-                self._last_targets[number],
-                self._constants.neighbours,
+                self._features[held], self._features[~held], targets, self._constants.neighbours
             )
         return votes
+
+    def free_heads(self) -> np.ndarray:
+        """What heads that start from nothing say of each sample, [S, n, C].
+
+        Their targets are those of the last round's heads.
+        """
+        strengths = self._strengths(1)
+        said = np.empty((len(strengths), *self._anchor.shape))
+        for held, targets in self._corrected():
+            nothing = np.zeros_like(targets)
+            change = anchored_heads(self._features[~held], nothing, targets, strengths)
+            said[:, held] = softmax(self._features[held] @ change, axis=-1)
+            self._on_heads()
+        return said
+
+    def _corrected(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each fold as a mask, and the labels of the others as corrected without it."""
+        for number in sorted(set(self._fold.tolist())):
+            self.heads(frozenset({number}))
+            yield self._fold == number, self._last_targets[number]
 
     def _strengths(self, left_out: int) -> tuple[float, ...]:
         """Penalties of the heads that leave out so many folds."""

@@ -23,9 +23,9 @@ class Auto:
 
     Heads of seven strengths, which never saw the labels they judge, and zero-shot are weighed by
     how well they explain the given labels through an estimated noise channel; the labels' posterior
-    trains the next heads, three times over. The result is one linear head, the product of experts
-    with those weights. It trains no prompt: the derivation, what breaks it and what it costs are in
-    ``docs/auto.md``.
+    trains the next heads, three times over. The result is one linear head, a product of these
+    experts and of heads that learned the corrected labels without a prior. It trains no prompt: the
+    derivation, what breaks it and what it costs are in ``docs/auto.md``.
 
     Source: this project; the channel is forward correction (Patrini et al., "Making Deep Neural
     Networks Robust to Label Noise", CVPR 2017) with EM, as Dawid and Skene (1979) did for raters.
@@ -54,9 +54,9 @@ class Auto:
             seed=data.seed,
             on_progress=data.on_progress,
         )
-        change = torch.from_numpy(correction.change.T).float().to(device)
+        change = torch.from_numpy(correction.classifier.change.T).float().to(device)
         return CorrectedHead(
-            weight=zero_shot + change,
+            weight=correction.classifier.anchor_weight * zero_shot + change,
             bias=zero_shot.new_zeros(len(zero_shot)),
             correction=correction,
         )
