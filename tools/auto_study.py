@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", dest="sets", choices=SETS, action="append")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--variant", dest="variants", choices=VARIANTS, action="append")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "auto-study.csv"
@@ -190,7 +191,7 @@ def main() -> None:
                     for row in rows
                     if (row["set"], row["noise"], str(row["seed"])) == place
                 }
-                left = [variant for variant in VARIANTS if variant not in done]
+                left = [v for v in options.variants or VARIANTS if v not in done]
                 if not left:
                     continue
                 print(f"{name} {noise} seed {seed}", file=sys.stderr, flush=True)
