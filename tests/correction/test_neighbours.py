@@ -114,3 +114,13 @@ def test_only_the_ranking_depends_on_the_neighbours():
     assert (a.classifier.change == b.classifier.change).all()
     assert a.noise_rate == b.noise_rate
     assert (a.suspicion != b.suspicion).any()
+
+
+def test_with_few_samples_a_class_fewer_neighbours_are_heard():
+    x, _, given, anchor = gaussian(40, 8, 0.25, seed=3)  # four of a class in the other folds
+    ten, four, three = (
+        correct(x, given, anchor, seed=1, constants=Constants(neighbours=count)).suspicion
+        for count in (10, 4, 3)
+    )
+    assert (ten == four).all()
+    assert (four != three).any()

@@ -40,7 +40,7 @@ def test_no_label_of_a_fold_reaches_the_heads_without_it(problem, size):
 
 
 @pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("opinion", [NestedFolds.neighbours, NestedFolds.free_heads])
+@pytest.mark.parametrize("opinion", [lambda n: n.neighbours(10), NestedFolds.free_heads])
 def test_neighbours_and_free_heads_do_not_echo_the_labels_they_are_asked_about(
     problem, number, opinion
 ):

@@ -23,7 +23,7 @@ from dspt.progress import Progress, Silent
 EVIDENCE = {
     "suspicion": "doubt, had the nearest pictures a say in it; the default ranking",
     "doubt": "1 - P(true label = given label) by the noise channel; sums to the estimated number",
-    "neighbours": "share of the ten most similar pictures' corrected labels that is another class",
+    "neighbours": "share of the most similar pictures' corrected labels that is another class",
     "suppression": "share of cross-entropy's gradient that DSPT refuses, out-of-fold DSPT prompt",
     "margin": "best other class against the given one, mean log-probability of the prompts",
     "disagreement": "share of out-of-fold prompts and zero-shot that prefer another class",

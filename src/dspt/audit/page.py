@@ -31,7 +31,7 @@ _MEANINGS = (
     "Suspicion ranks the labels: the doubt, had the most similar pictures a say in it. Every "
     "picture is judged by models that were trained without its label.",
     "Evidence. Doubt: how probable it is that the given label is wrong; over all labels it sums to "
-    "their estimated number. Neighbours: share of the ten most similar pictures' corrected labels "
+    "their estimated number. Neighbours: share of the most similar pictures' corrected labels "
     "that is another class. Suppression: share of its gradient that DSPT refuses the given label. "
     "Margin: the best other class against the given one. Disagreement: share of the prompts, "
     "zero-shot among them, that prefer another class. Zero-shot: what the untrained model leaves "

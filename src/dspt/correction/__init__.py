@@ -106,7 +106,8 @@ def correct(
     channel = found.channel
     free = nested.free_heads() if constants.free_heads else None
     rate = _wrong_share(channel, given)
-    near = nested.neighbours()
+    count = _neighbours(len(given), anchor.shape[1], constants)
+    near = nested.neighbours(count)
     return Correction(
         posterior=channel.posterior,
         probabilities=channel.pooled,
@@ -121,11 +122,17 @@ def correct(
             hedged_likelihoods(channel, given),
             given,
             near,
-            constants.neighbours,
+            count,
             constants.neighbour_weight,
         ),
         informed=informed,
     )
+
+
+def _neighbours(samples: int, classes: int, constants: Constants) -> int:
+    """No more than a class has in the other folds, or most would have to be of other classes."""
+    others = samples * (constants.folds - 1) // constants.folds
+    return max(1, min(constants.neighbours, others // classes))
 
 
 def _wrong_share(channel: Channel, given: np.ndarray) -> float:

@@ -27,7 +27,8 @@ class Constants:
             could explain the mistakes of sharpened heads as noise.) 1: not at all.
         free_heads: whether heads that start from nothing help in the end (``classifier.py``).
         resamples: for the interval of the noise rate.
-        neighbours: how many similar samples are heard on each label (``neighbours.py``).
+        neighbours: how many similar samples are heard on each label (``neighbours.py``), or fewer
+            where a class has fewer.
         neighbour_weight: of what they say against the heads'; only the ranking depends on it.
     """
 

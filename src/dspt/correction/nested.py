@@ -128,16 +128,14 @@ class NestedFolds:
             self._on_heads()
         return self._heads[without]
 
-    def neighbours(self) -> np.ndarray:
-        """Mean label of each sample's nearest ones in other folds, [n, C].
+    def neighbours(self, count: int) -> np.ndarray:
+        """Mean label of each sample's ``count`` nearest ones in other folds, [n, C].
 
         These labels are corrected without the sample's own fold, like the targets of its heads.
         """
         votes = np.empty(self._anchor.shape)
         for held, targets in self._corrected():
-            votes[held] = nearest_mean(
-                self._features[held], self._features[~held], targets, self._constants.neighbours
-            )
+            votes[held] = nearest_mean(self._features[held], self._features[~held], targets, count)
         return votes
 
     def free_heads(self) -> np.ndarray:
