@@ -61,6 +61,7 @@ class Mark:
 
 _KNOWN = {
     "dspt": Mark("blue", "o"),
+    "auto": Mark("ink", "H"),
     "ce": Mark("vermilion", "s", (6, 2)),
     "mae": Mark("green", "^", (2, 1.6)),
     "gce": Mark("purple", "D", (7, 2, 1.6, 2)),
