@@ -76,7 +76,9 @@ class NoiseEstimate(_Record):
     transition: list[list[float]] | None = Field(
         description="P(given class | true class) as [true][given]; null above 200 classes"
     )
-    weights: dict[str, float] = Field(description="of zero-shot and the heads by their strength")
+    weights: dict[str, float] = Field(
+        description="of zero-shot, the heads held near it and the free ones, by strength"
+    )
     informed: bool = Field(
         description="whether zero-shot says anything about the given labels; if not, nothing does"
     )
