@@ -55,6 +55,8 @@ def test_the_order_of_the_classes_does_not_matter(kind):
     assert np.allclose(a.posterior[:, order], b.posterior, atol=2e-3)
     assert np.allclose(a.classifier.change[:, order], b.classifier.change, atol=5e-2)
     assert a.noise_rate == pytest.approx(b.noise_rate, abs=1e-3)
+    assert np.allclose(a.suspicion, b.suspicion, atol=5e-3)
+    assert np.allclose(a.neighbours, b.neighbours, atol=5e-3)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.75])

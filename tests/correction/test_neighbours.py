@@ -1,7 +1,6 @@
 """The neighbours' opinion: who is asked, what it counts, and that no label vouches for itself."""
 
 import numpy as np
-import pytest
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -70,16 +69,6 @@ def test_a_vote_for_the_given_label_makes_it_less_suspicious(seed, weight):
     after = suspicion(pooled, likelihoods, given, more, 10, weight)
     assert (after <= before + 1e-12).all()
     assert ((before >= 0) & (before <= 1)).all()
-
-
-@pytest.mark.parametrize("kind", ["symmetric", "next"])
-def test_the_order_of_the_classes_does_not_matter(kind):
-    x, _, given, anchor = gaussian(120, 4, 0.3, seed=3, kind=kind)
-    order = np.array([2, 0, 3, 1])
-    a = correct(x, given, anchor, seed=5)
-    b = correct(x, np.argsort(order)[given], anchor[:, order], seed=5)
-    assert np.allclose(a.suspicion, b.suspicion, atol=5e-3)
-    assert np.allclose(a.neighbours, b.neighbours, atol=5e-3)
 
 
 def test_groups_within_a_class_help_to_rank():
