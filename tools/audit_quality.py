@@ -167,6 +167,34 @@ def table(rows: list[dict], name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def overall(rows: list[dict]) -> str:
+    """Means over all columns with wrong labels, each column's mean over seeds first, in percent."""
+    columns = list(dict.fromkeys((row["set"], row["noise"]) for row in rows))
+    columns = [column for column in columns if column[1] != "none"]
+    lines = [
+        f"### mean over {len(columns)} columns",
+        "",
+        "| ranked by | AUROC | average precision | precision | error of the share |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for source in dict.fromkeys(row["source"] for row in rows):
+        own = [
+            [r for r in rows if r["source"] == source and (r["set"], r["noise"]) == column]
+            for column in columns
+        ]
+
+        def mean(key: str, own: list[list[dict]] = own) -> list[float]:
+            return [100 * statistics.fmean(float(r[key]) for r in column) for column in own]
+
+        cells = [f"{statistics.fmean(mean(key)):.1f}" for key in ("auroc", "ap", "precision")]
+        error = ""
+        if all(r["rate"] != "" for column in own for r in column):
+            pairs = zip(mean("rate"), mean("true_rate"), strict=True)
+            error = f"{statistics.fmean(abs(rate - true) for rate, true in pairs):.1f}"
+        lines.append(f"| {source} | " + " | ".join([*cells, error]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -193,7 +221,13 @@ def main() -> None:
                     writer = csv.DictWriter(file, COLUMNS)
                     writer.writeheader()
                     writer.writerows(rows)
-        print(table(rows, name))
+        print(table(_asked(rows, [name], options.seeds), name))
+    print(overall(_asked(rows, options.sets or list(SETS), options.seeds)))
+
+
+def _asked(rows: list[dict], names: list[str], seeds: list[int]) -> list[dict]:
+    """The file may hold more from earlier calls."""
+    return [row for row in rows if row["set"] in names and int(row["seed"]) in seeds]
 
 
 if __name__ == "__main__":
